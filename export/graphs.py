@@ -1,0 +1,229 @@
+"""Encoder, projector and decoder as ONNX graphs with every weight in one external file each.
+
+Written with `onnx.helper` rather than traced: the decoder needs ONNX Runtime's fused operators
+(GroupQueryAttention with a shared cache, MatMulNBits), and fixed offsets let numpy fill in the weights on a
+host that has neither torch nor onnx.
+
+Operators: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+ALIGN = 4096  # a page, so that the runtime can map every weight
+BLOCK = 32  # weights that share a scale: the block of GGUF's Q8_0, so that the head carries over exactly
+STAGES = (
+    (1, 3, 1, 16),
+    (3, 3, 2, 24),
+    (3, 5, 2, 48),
+    (4, 3, 2, 88),
+    (4, 5, 1, 120),
+    (5, 5, 2, 208),
+    (1, 3, 1, 352),
+)
+TAPS = (0, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of a Llama-type decoder; the defaults are SmolLM2-135M (arXiv 2502.02737)."""
+
+    layers: int = 30
+    hidden: int = 576
+    heads: int = 9
+    kv_heads: int = 3
+    head_dim: int = 64
+    inter: int = 1536
+    vocab: int = 49152
+    rope_theta: float = 100000.0
+    eps: float = 1e-5
+    positions: int = 2048
+
+
+@dataclass
+class Template:
+    """A graph under construction, and the layout of its external weights."""
+
+    name: str
+    nodes: list[Any] = field(default_factory=list)
+    initializers: list[Any] = field(default_factory=list)
+    layout: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0
+
+    def weight(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> str:
+        """Declare an external weight at the next aligned offset; returns its name."""
+        count = 1
+        for dim in shape:
+            count *= dim
+        length = count * {"float32": 4, "uint8": 1}[dtype]
+        tensor = TensorProto(name=name, dims=shape, data_type={"float32": 1, "uint8": 2}[dtype])
+        tensor.data_location = TensorProto.EXTERNAL
+        entries = {"location": f"{self.name}.bin", "offset": str(self.size), "length": str(length)}
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=value)
+        self.initializers.append(tensor)
+        self.layout.append({"name": name, "dtype": dtype, "shape": list(shape), "offset": self.size})
+        self.size += -(-length // ALIGN) * ALIGN
+        return name
+
+    def constant(self, name: str, values: list[int]) -> str:
+        self.initializers.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+        return name
+
+    def add(self, op: str, inputs: list[str], outputs: str | list[str], domain: str = "", **attributes: Any) -> str:
+        """Append a node; returns the name of its first output."""
+        outs = [outputs] if isinstance(outputs, str) else outputs
+        self.nodes.append(helper.make_node(op, inputs, outs, domain=domain, **attributes))
+        return outs[0]
+
+    def model(self, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, self.name, inputs, outputs, self.initializers)
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="imc-lite")
+
+
+def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+    """EfficientNet-Lite2: pixels float32 [B, 3, 320, 320] -> tokens [B, 25, 1280], stats [B, 1664].
+
+    `stats` holds, for the stem and blocks 0, 2, 5 and 10, each channel's mean and mean of squares in the four
+    quadrants (quadrant-major): [means 4 C, squares 4 C] a depth, depths in order.
+    """
+    t = Template("encoder")
+    t.constant("flat", [0, -1])
+    side, stats = 320, []
+
+    def conv(x: str, name: str, cin: int, cout: int, kernel: int, stride: int, group: int, act: bool) -> str:
+        weight = t.weight(f"{name}.weight", (cout, cin // group, kernel, kernel))
+        bias = t.weight(f"{name}.bias", (cout,))
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        pads = [total // 2, total // 2, total - total // 2, total - total // 2]
+        shape = {"kernel_shape": [kernel, kernel], "strides": [stride, stride], "pads": pads, "group": group}
+        y = t.add("Conv", [x, weight, bias], f"{name}.out", **shape)
+        return t.add("Clip", [y, "zero", "six"], f"{name}.act") if act else y
+
+    def tap(x: str, name: str, channels: int) -> None:
+        half = side // 2
+        t.constant(f"{name}.grid", [0, channels, 2, half, 2, half])
+        for suffix, source in (("mean", x), ("square", t.add("Mul", [x, x], f"{name}.squared"))):
+            y = t.add("Reshape", [source, f"{name}.grid"], f"{name}.{suffix}.cells")
+            y = t.add("ReduceMean", [y], f"{name}.{suffix}.pooled", axes=[3, 5], keepdims=0)
+            y = t.add("Transpose", [y], f"{name}.{suffix}.turned", perm=[0, 2, 3, 1])
+            stats.append(t.add("Reshape", [y, "flat"], f"{name}.{suffix}.flat"))
+
+    for name, value in (("zero", 0.0), ("six", 6.0)):
+        t.initializers.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
+    x = conv("pixels", "stem", 3, 32, 3, 2, 1, act=True)
+    side //= 2
+    tap(x, "stem.tap", 32)
+    cin, index = 32, 0
+    for stage, (repeats, kernel, stride, cout) in enumerate(STAGES):
+        for i in range(repeats):
+            name, step = f"blocks.{index}", stride if i == 0 else 1
+            mid, y = cin * (6 if stage else 1), x
+            if stage:
+                y = conv(y, f"{name}.expand", cin, mid, 1, 1, 1, act=True)
+            y = conv(y, f"{name}.depthwise", mid, mid, kernel, step, mid, act=True)
+            side //= step
+            y = conv(y, f"{name}.project", mid, cout, 1, 1, 1, act=False)
+            x = t.add("Add", [x, y], f"{name}.sum") if step == 1 and cin == cout else y
+            if index in TAPS:
+                tap(x, f"{name}.tap", cout)
+            cin, index = cout, index + 1
+    x = conv(x, "head", cin, 1280, 1, 1, 1, act=True)
+    x = t.add("AveragePool", [x], "pooled", kernel_shape=[2, 2], strides=[2, 2])
+    x = t.add("Reshape", [x, t.constant("rows", [0, 1280, 25])], "columns")
+    t.add("Transpose", [x], "tokens", perm=[0, 2, 1])
+    t.add("Concat", stats, "stats", axis=1)
+    outputs = [_value("tokens", ["B", 25, 1280]), _value("stats", ["B", 1664])]
+    return t.model([_value("pixels", ["B", 3, 320, 320])], outputs), t.layout
+
+
+def projector(hidden: int = 1152, out: int = 576) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+    """LayerNorm, two linears with an exact GELU, learned positions: tokens [B, 25, 1280] -> embeds [B, 25, 576]."""
+    t = Template("projector")
+    norm = [t.weight("norm.weight", (1280,)), t.weight("norm.bias", (1280,))]
+    x = t.add("LayerNormalization", ["tokens", *norm], "normed", axis=-1, epsilon=1e-5)
+    x = t.add("MatMul", [x, t.weight("fc1.weight", (1280, hidden))], "fc1.product")
+    x = t.add("BiasGelu", [x, t.weight("fc1.bias", (hidden,))], "fc1.out", domain="com.microsoft")
+    x = t.add("MatMul", [x, t.weight("fc2.weight", (hidden, out))], "fc2.product")
+    x = t.add("Add", [x, t.weight("fc2.bias", (out,))], "fc2.out")
+    t.add("Add", [x, t.weight("position", (25, out))], "embeds")
+    return t.model([_value("tokens", ["B", 25, 1280])], [_value("embeds", ["B", 25, out])]), t.layout
+
+
+def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+    """A Llama decoder with 8-bit weights and a cache that is updated in place.
+
+    Inputs: inputs_embeds float32 [1, S, hidden]; position_ids int64 [1, S]; attention_bias float32 [1, 1, S, T]
+    (0 or a large negative number; what no causal mask can say, such as candidates that must not see one
+    another); seqlens_k int32 [1] = T - 1; total_length int32 [1] = T; where int64 [n], the positions whose
+    logits are wanted; past_{i}_k/v float32 [1, kv_heads, M, head_dim].
+    Outputs: logits float32 [n, vocab]; present_{i}_k/v, bound to the same buffers as the past.
+    """
+    c, t = config, Template("decoder")
+    q_size, kv_size = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    cos = t.weight("cos", (c.positions, c.head_dim // 2))
+    sin = t.weight("sin", (c.positions, c.head_dim // 2))
+    cache = ["B", c.kv_heads, "M", c.head_dim]
+    inputs = [
+        _value("inputs_embeds", [1, "S", c.hidden]),
+        _value("position_ids", [1, "S"], TensorProto.INT64),
+        _value("attention_bias", [1, 1, "S", "T"]),
+        _value("seqlens_k", [1], TensorProto.INT32),
+        _value("total_length", [1], TensorProto.INT32),
+        _value("where", ["n"], TensorProto.INT64),
+    ]
+    outputs = [_value("logits", ["n", c.vocab])]
+
+    def linear(x: str, name: str, k: int, n: int, out: str) -> str:
+        weights = [t.weight(f"{name}.q", (n, k // BLOCK, BLOCK), "uint8"), t.weight(f"{name}.s", (n, k // BLOCK))]
+        # accuracy_level 4: activations are quantized to 8 bits too, which is where the speed comes from.
+        shape = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+        return t.add("MatMulNBits", [x, *weights], out, domain="com.microsoft", **shape)
+
+    def skip_norm(residual: str, x: str, name: str) -> tuple[str, str]:
+        outs = [f"{name}.out", "", "", f"{name}.sum"]
+        inputs = [residual, x, t.weight(name, (c.hidden,))]
+        t.add("SkipSimplifiedLayerNormalization", inputs, outs, domain="com.microsoft", epsilon=c.eps)
+        return outs[0], outs[3]
+
+    norm = t.weight("l0.norm1", (c.hidden,))
+    x = t.add("SimplifiedLayerNormalization", ["inputs_embeds", norm], "l0.norm1.out", axis=-1, epsilon=c.eps)
+    residual = "inputs_embeds"
+    for i in range(c.layers):
+        qkv = linear(x, f"l{i}.qkv", c.hidden, q_size + 2 * kv_size, f"l{i}.qkv.out")
+        inputs += [_value(f"past_{i}_{s}", cache) for s in "kv"]
+        outputs += [_value(f"present_{i}_{s}", cache) for s in "kv"]
+        attention = t.add(
+            "GroupQueryAttention",
+            [qkv, "", "", f"past_{i}_k", f"past_{i}_v", "seqlens_k", "total_length", cos, sin]
+            + ["position_ids", "attention_bias"],
+            [f"l{i}.attention", f"present_{i}_k", f"present_{i}_v"],
+            domain="com.microsoft",
+            num_heads=c.heads,
+            kv_num_heads=c.kv_heads,
+            do_rotary=1,
+        )
+        y = linear(attention, f"l{i}.o", q_size, c.hidden, f"l{i}.o.out")
+        x, residual = skip_norm(residual, y, f"l{i}.norm2")
+        y = linear(x, f"l{i}.gu", c.hidden, 2 * c.inter, f"l{i}.gu.out")
+        t.add("Split", [y], [f"l{i}.gate", f"l{i}.up"], axis=-1)
+        y = t.add("Sigmoid", [f"l{i}.gate"], f"l{i}.sigmoid")
+        y = t.add("Mul", [f"l{i}.gate", y], f"l{i}.silu")
+        y = t.add("Mul", [y, f"l{i}.up"], f"l{i}.gated")
+        y = linear(y, f"l{i}.down", c.inter, c.hidden, f"l{i}.down.out")
+        x, residual = skip_norm(residual, y, f"l{i + 1}.norm1" if i + 1 < c.layers else "norm")
+    # Two thirds of a short prompt's head work is saved by asking only for the positions that are read.
+    x = t.add("Gather", [x, "where"], "picked", axis=1)
+    x = t.add("Reshape", [x, t.constant("rows", [-1, c.hidden])], "picked.rows")
+    linear(x, "head", c.hidden, c.vocab, "logits")
+    return t.model(inputs, outputs), t.layout
+
+
+def _value(name: str, shape: list[int | str], dtype: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, dtype, shape)

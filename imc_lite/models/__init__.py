@@ -1,0 +1,1 @@
+"""The model seam: `base` says what a model must do, `ort` does it with ONNX Runtime."""

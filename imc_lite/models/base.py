@@ -1,0 +1,46 @@
+"""What the pipeline asks of a multi-modal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Perception:
+    """One encoder pass over one image.
+
+    tokens: float32 [N, D], what the projector takes.
+    stats: float32 [S], shallow feature statistics of the same pass (which noise does it carry?).
+    """
+
+    tokens: np.ndarray
+    stats: np.ndarray
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Greedy text with the natural-log probability of each of its tokens (the end token included)."""
+
+    text: str
+    logprobs: tuple[float, ...]
+
+
+class MLLM(Protocol):
+    """A multi-modal language model behind three verbs."""
+
+    id: str
+
+    def perceive(self, image: np.ndarray) -> Perception:
+        """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""
+
+    def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
+        """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone."""
+
+    def score(
+        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Log-probabilities of each candidate's tokens as the answer to `prompt`: one float32 [T_i] each."""

@@ -1,0 +1,69 @@
+"""What an answer looks like, in Python and as JSON: the same fields in both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Verdict on an image: `kind` from the noise bank, "clean" or "unknown"; `severity` 0-5."""
+
+    kind: str
+    severity: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """What was seen on the image and done about it. `noise` is None when it was not looked for."""
+
+    path: str | None
+    noise: Noise | None = None
+    gradable: bool | None = None
+    reason: str | None = None
+    restored: bool = False
+    calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One repaired place of a question."""
+
+    source: str
+    target: str
+    reason: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class QuestionReport:
+    """The question as asked and as the model was given it."""
+
+    original: str
+    repaired: str
+    edits: tuple[Edit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1."""
+
+    answer: str
+    confidence: float
+    image: ImageReport
+    question: QuestionReport
+    timings_ms: dict[str, float]
+    model: dict[str, str]
+    id: str | None = None
+    versions: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row that `--json` prints; see docs/json.md for the stable schema."""
+        row = asdict(self)
+        row["question"]["edits"] = [
+            {"from": e.source, "to": e.target, "reason": e.reason, "probability": e.probability}
+            for e in self.question.edits
+        ]
+        return {"id": row.pop("id"), **row}

@@ -1,0 +1,65 @@
+"""Packaging. `kernels/` and `export/` stand at the top level and install inside the package."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
+TRANSFORMERS = "transformers==5.23.0"
+EXTRAS = {
+    "cpu": ["onnxruntime>=1.23"],
+    # Never beside [cpu]: the two ONNX Runtime wheels share one import folder and break each other.
+    "gpu": [
+        "onnxruntime-gpu>=1.23",
+        "torch>=2.8",
+        "triton>=3.4",
+        "transformers>=5.0",
+        "accelerate>=1.0",
+        "bitsandbytes>=0.45",
+        "optimum>=2.0",
+    ],
+    "export": [TORCH, TRANSFORMERS, "onnx>=1.19", "onnxscript>=0.5"],
+    "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8"],
+    "test": [
+        "onnxruntime>=1.23",
+        TORCH,
+        TRANSFORMERS,
+        "triton==3.9.0",
+        "onnx>=1.19",
+        "pytest>=8",
+        "hypothesis>=6",
+        "ruff>=0.8",
+    ],
+}
+
+setup(
+    name="imc-lite",
+    version="0.1.0",
+    description="Medical visual question answering that holds up on noisy images and garbled questions",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        "imc_lite",
+        "imc_lite.assets",
+        "imc_lite.bundle",
+        "imc_lite.models",
+        "imc_lite.noise",
+        "imc_lite.kernels",
+        "imc_lite.export",
+    ],
+    package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
+    package_data={"imc_lite.assets": ["*.onnx", "*.json", "*.safetensors"]},
+    install_requires=[
+        "numpy>=1.26",
+        "pillow>=10.3",
+        "tokenizers>=0.20",
+        "click>=8.1",
+        "safetensors>=0.4.5",
+        "tqdm>=4.66",
+        "gguf>=0.17",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["imc-lite=imc_lite.cli:main"]},
+)
