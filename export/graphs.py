@@ -43,6 +43,7 @@ class DecoderConfig:
     rope_theta: float = 100000.0
     eps: float = 1e-5
     positions: int = 2048
+    accuracy_level: int = 4  # 4: activations in 8 bits too (fast); 1: float32 activations (exact, for tests)
 
 
 @dataclass
@@ -181,9 +182,11 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
     outputs = [_value("logits", ["n", c.vocab])]
 
     def linear(x: str, name: str, k: int, n: int, out: str) -> str:
-        weights = [t.weight(f"{name}.q", (n, k // BLOCK, BLOCK), "uint8"), t.weight(f"{name}.s", (n, k // BLOCK))]
-        # accuracy_level 4: activations are quantized to 8 bits too, which is where the speed comes from.
-        shape = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+        weights = [
+            t.weight(f"{name}.q", (n, k // BLOCK, BLOCK), "uint8"),
+            t.weight(f"{name}.s", (n, k // BLOCK)),
+        ]
+        shape = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": c.accuracy_level}
         return t.add("MatMulNBits", [x, *weights], out, domain="com.microsoft", **shape)
 
     def skip_norm(residual: str, x: str, name: str) -> tuple[str, str]:
@@ -199,10 +202,10 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
         qkv = linear(x, f"l{i}.qkv", c.hidden, q_size + 2 * kv_size, f"l{i}.qkv.out")
         inputs += [_value(f"past_{i}_{s}", cache) for s in "kv"]
         outputs += [_value(f"present_{i}_{s}", cache) for s in "kv"]
+        past = [f"past_{i}_k", f"past_{i}_v"]
         attention = t.add(
             "GroupQueryAttention",
-            [qkv, "", "", f"past_{i}_k", f"past_{i}_v", "seqlens_k", "total_length", cos, sin]
-            + ["position_ids", "attention_bias"],
+            [qkv, "", "", *past, "seqlens_k", "total_length", cos, sin, "position_ids", "attention_bias"],
             [f"l{i}.attention", f"present_{i}_k", f"present_{i}_v"],
             domain="com.microsoft",
             num_heads=c.heads,

@@ -1,0 +1,46 @@
+"""Medical visual question answering that holds up on noisy images and garbled questions.
+
+    from imc_lite import IMC
+    IMC.from_pretrained().answer("img.png", "Is there a pneumothorax?")
+
+Names are imported when first used, so that `import imc_lite` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "IMC": "pipeline",
+    "ImcError": "errors",
+    "Edit": "results",
+    "ImageReport": "results",
+    "Noise": "results",
+    "QuestionReport": "results",
+    "Result": "results",
+    "load_image": "images",
+}
+__all__ = [
+    "IMC",
+    "Edit",
+    "ImageReport",
+    "ImcError",
+    "Noise",
+    "QuestionReport",
+    "Result",
+    "__version__",
+    "load_image",
+]
+
+if TYPE_CHECKING:
+    from imc_lite.errors import ImcError
+    from imc_lite.images import load_image
+    from imc_lite.pipeline import IMC
+    from imc_lite.results import Edit, ImageReport, Noise, QuestionReport, Result
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

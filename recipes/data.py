@@ -123,7 +123,7 @@ def cell_view(case: Case, image: np.ndarray, rng: np.random.Generator) -> tuple[
     size = rng.uniform(0.35, 1.0) if rng.random() < 0.6 else 1.0
     x0, y0 = rng.uniform(0, 1 - size, 2)
     crop = Image.fromarray(image).crop(
-        tuple(int(round(v)) for v in (x0 * width, y0 * height, (x0 + size) * width, (y0 + size) * height))
+        tuple(round(v) for v in (x0 * width, y0 * height, (x0 + size) * width, (y0 + size) * height))
     )
     kept = []
     for kind, bx0, by0, bx1, by1 in case.labels["boxes"]:
@@ -165,7 +165,7 @@ def repair_questions(data: Path, cases: list[Case]) -> list[str]:
 
 
 class PackMaker:
-    """Turns cases into packs. The plan and every pack depend on the seed and the index alone, so a run resumes anywhere."""
+    """Turns cases into packs; a pack depends on the seed and its index alone, so a run resumes anywhere."""
 
     def __init__(self, data: Path, cases: list[Case], mix: dict[str, float], total: int, seed: int) -> None:
         self.cases = {s: [c for c in cases if c.source == s] for s in ("vqa_rad", "hannover_cxr", "bccd")}

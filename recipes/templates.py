@@ -66,9 +66,7 @@ CELL = {
 }
 
 
-def image_questions(
-    source: str, labels: dict, rng: np.random.Generator, count: int
-) -> list[tuple[str, str]]:
+def image_questions(source: str, labels: dict, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     """`count` template pairs that the image's labels can answer, for any source."""
     truth = truths(source, labels)
     pairs = []

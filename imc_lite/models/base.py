@@ -40,7 +40,5 @@ class MLLM(Protocol):
     def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
         """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone."""
 
-    def score(
-        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None
-    ) -> list[np.ndarray]:
+    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probabilities of each candidate's tokens as the answer to `prompt`: one float32 [T_i] each."""

