@@ -129,6 +129,28 @@ def pull(source: Path | None) -> None:
     click.echo(ensure_default(source=source, verify=True))
 
 
+@cli.command()
+@click.argument("image")
+@click.option("--kind", required=True, help="gaussian, speckle, impulse, motion_blur, bias_field, …")
+@click.option("--severity", type=int, default=3, show_default=True, help="1 (mild) to 5 (severe).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
+def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None:
+    """Write a noisy copy of IMAGE as PNG, to see or measure what noise does.
+
+    \b
+    imc-lite noise chest.png --kind gaussian --severity 4 -o noisy.png
+    """
+    from PIL import Image
+
+    from imc_lite.files import write_atomically
+    from imc_lite.images import load_image
+    from imc_lite.noise.image import apply
+
+    noisy = apply(load_image(image), kind, severity, seed)
+    write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))
+
+
 def _command(error: click.UsageError) -> str:
     return error.ctx.command_path if error.ctx else "imc-lite"
 

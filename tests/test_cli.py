@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from imc_lite import IMC, ImcError, Result
+from imc_lite import IMC, ImcError, Result, load_image
 
 QUESTION = "What modality is this?"
 
@@ -95,6 +95,18 @@ def test_a_reader_that_leaves_gets_no_noise(default_bundle, chest):
     command = f"{sys.executable} -m imc_lite answer --help | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
+
+
+def test_noise_writes_a_png_and_keeps_what_was_there(chest, tmp_path):
+    out = tmp_path / "noisy.png"
+    done = run("noise", str(chest), "--kind", "impulse", "--severity", "4", "-o", str(out))
+    assert done.returncode == 0 and done.stdout == b"" and done.stderr == b""
+    assert load_image(out).shape == load_image(chest).shape
+    before = out.read_bytes()
+    assert_one_line_and_code_2(run("noise", str(chest), "--kind", "fog", "-o", str(out)), "unknown image noise")
+    assert_one_line_and_code_2(run("noise", str(chest), "--kind", "jpeg", "--severity", "9", "-o", str(out)), "range")
+    assert_one_line_and_code_2(run("noise", str(chest), "--kind", "jpeg", "-o", "/no/such/x.png"), "cannot write")
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
 
 
 def test_help_and_version():

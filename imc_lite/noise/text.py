@@ -114,7 +114,7 @@ def _pick(eligible: list[int], severity: int, rng: np.random.Generator) -> list[
 
 
 def _typo(words: list[str], severity: int, rng: np.random.Generator) -> list[Edit]:
-    eligible = [i for i, w in enumerate(words) if sum(c.isalpha() for c in w) >= 3]
+    eligible = [i for i, w in enumerate(words) if sum(c.isascii() and c.isalpha() for c in w) >= 3]
     edits = []
     for i in _pick(eligible, severity, rng):
         word = _mistype(words[i], rng)
@@ -167,6 +167,8 @@ def _ocr(words: list[str], severity: int, rng: np.random.Generator) -> list[Edit
         word = words[i]
         for _ in range(2 if severity >= 4 and len(word) >= 8 and rng.random() < 0.3 else 1):
             found = places(word)
+            if not found:  # the first confusion may have taken the last place
+                break
             at, key = found[int(rng.integers(len(found)))]
             options = OCR_PAIRS[key]
             word = word[:at] + options[int(rng.integers(len(options)))] + word[at + len(key) :]
