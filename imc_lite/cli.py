@@ -130,6 +130,73 @@ def pull(source: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
+@click.option("--prototypes", "file", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@model_options
+def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: str, threads: int, offline: bool) -> None:
+    """Say which noise each of IMAGES carries, how strong, and how sure that is.
+
+    \b
+    imc-lite inspect *.png
+    """
+    from dataclasses import asdict
+
+    from imc_lite.perception import load_prototypes
+    from imc_lite.pipeline import IMC
+
+    imc = IMC.from_pretrained(model, threads=threads, offline=offline)
+    if file is not None:
+        imc = IMC(imc.model, load_prototypes(file, imc.model.encoder_sha256))
+    failed = False
+    for image in images:
+        try:
+            report = imc.inspect(image)
+        except ImcError as error:
+            # One unreadable picture does not keep the others from being judged.
+            click.echo(f"imc-lite: {error}", err=True)
+            failed = True
+            if as_json:
+                click.echo(json.dumps({"path": image, "error": str(error)}, ensure_ascii=False))
+            continue
+        if as_json:
+            click.echo(json.dumps(asdict(report), ensure_ascii=False))
+        else:
+            noise = report.noise
+            click.echo(f"{image}\t{noise.kind}\tseverity {noise.severity}\tprobability {noise.probability:.2f}")
+    if failed:
+        sys.exit(2)
+
+
+@cli.group()
+def prototypes() -> None:
+    """Noise prototypes of an encoder."""
+
+
+@prototypes.command()
+@click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of clean pictures.")
+@click.option("--limit", type=click.IntRange(8), help="Use at most so many of them.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
+@model_options
+def build(images: Path, limit: int | None, seed: int, output: Path, model: str, threads: int, offline: bool) -> None:
+    """Build noise prototypes from unlabelled clean pictures, for pictures like them.
+
+    \b
+    imc-lite prototypes build --images clean/ -o ours.safetensors
+    imc-lite inspect --prototypes ours.safetensors scan.png
+    """
+    from imc_lite.models.ort import OrtMLLM
+    from imc_lite.pipeline import find_bundle
+    from imc_lite.prototypes import build_prototypes, find_images
+
+    found = find_images(images)
+    opened = OrtMLLM(find_bundle(model, offline=offline))
+    fitted, facts = build_prototypes(opened, found, seed=seed, limit=limit, workers=threads)
+    fitted.save(output, facts)
+
+
+@cli.command()
 @click.argument("image")
 @click.option("--kind", required=True, help="gaussian, speckle, impulse, motion_blur, bias_field, …")
 @click.option("--severity", type=int, default=3, show_default=True, help="1 (mild) to 5 (severe).")

@@ -10,7 +10,8 @@ from pathlib import Path
 from imc_lite.errors import ImcError
 from imc_lite.images import Source, load_image
 from imc_lite.models.base import MLLM
-from imc_lite.results import ImageReport, QuestionReport, Result
+from imc_lite.perception import Prototypes
+from imc_lite.results import ImageReport, Noise, QuestionReport, Result
 
 MAX_QUESTION = 2000
 MAX_NEW_TOKENS = 64
@@ -24,9 +25,14 @@ class IMC:
     'x-ray'
     """
 
-    def __init__(self, model: MLLM) -> None:
-        """Answer with an opened model; `from_pretrained` opens one by name."""
-        self.model = model
+    def __init__(self, model: MLLM, prototypes: Prototypes | None = None) -> None:
+        """Answer with an opened model; `from_pretrained` opens one by name.
+
+        Args:
+            model: the model.
+            prototypes: what its encoder's noise verdicts are read from; without them none is given.
+        """
+        self.model, self.prototypes = model, prototypes
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "default", *, threads: int = 1, offline: bool = False) -> IMC:
@@ -42,7 +48,21 @@ class IMC:
         """
         from imc_lite.models.ort import OrtMLLM
 
-        return cls(OrtMLLM(find_bundle(str(model), offline=offline), threads=threads))
+        opened = OrtMLLM(find_bundle(str(model), offline=offline), threads=threads)
+        return cls(opened, packaged_prototypes(opened.encoder_sha256))
+
+    def inspect(self, image: Source) -> ImageReport:
+        """Which noise a picture carries, from one encoder pass; the language model is not loaded.
+
+        Raises:
+            ImcError: the image cannot be used, or the model has no prototypes.
+        """
+        if self.prototypes is None:
+            raise ImcError("this model has no noise prototypes; build them: imc-lite prototypes build")
+        return self._report(image, self.prototypes.match(self.model.perceive(load_image(image)).stats))
+
+    def _report(self, image: Source, noise: Noise | None) -> ImageReport:
+        return ImageReport(path=str(image) if isinstance(image, (str, Path)) else None, noise=noise)
 
     def answer(self, image: Source, question: str, *, id: str | None = None) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
@@ -59,9 +79,10 @@ class IMC:
         question = check_question(question)
         pixels = load_image(image)
         loaded = time.perf_counter()
-        tokens = self.model.perceive(pixels).tokens
+        perception = self.model.perceive(pixels)
+        noise = None if self.prototypes is None else self.prototypes.match(perception.stats)
         perceived = time.perf_counter()
-        generation = self.model.generate(question, tokens, MAX_NEW_TOKENS)
+        generation = self.model.generate(question, perception.tokens, MAX_NEW_TOKENS)
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": perceived - loaded, "calibrate": 0.0, "repair": 0.0}
         marks |= {"decode": done - perceived, "total": done - began}
@@ -69,7 +90,7 @@ class IMC:
             id=id,
             answer=generation.text,
             confidence=math.exp(sum(generation.logprobs) / len(generation.logprobs)),
-            image=ImageReport(path=str(image) if isinstance(image, (str, Path)) else None),
+            image=self._report(image, noise),
             question=QuestionReport(original=question, repaired=question),
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
@@ -86,6 +107,19 @@ def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> 
     if Path(model).is_dir():
         return Path(model)
     raise ImcError(f"no model {model!r}: give `default` or the folder of a bundle")
+
+
+def packaged_prototypes(encoder: str) -> Prototypes | None:
+    """The prototypes that ship with the package, if the encoder with this SHA-256 is the one they belong to."""
+    from importlib import resources
+
+    from imc_lite.perception import load_prototypes
+
+    with resources.as_file(resources.files("imc_lite.assets") / "prototypes.safetensors") as path:
+        try:
+            return load_prototypes(path, encoder)
+        except ImcError:
+            return None
 
 
 def check_question(question: str) -> str:

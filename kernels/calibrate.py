@@ -1,17 +1,79 @@
 """Low-rank calibration of tokens as one Triton launch; the formula is `reference.calibrate`.
 
-A program owns BLOCK_N tokens of one batch row. It reads them once into registers (KEEP), projects them with
-V_k, lifts the result with U_k and writes them once; the factors stream through from L2. Where the tokens do
-not fit into registers (float32, wide D) the second pass reads them again, mostly from L2. Prototypes without
-weight are never read. With more than two prototypes on one row the projections of the third and later ones
-are computed again for every block of columns: no scratch memory, and sums stay in float32.
+A program owns BLOCK_N tokens of one batch row and passes over their D columns twice: x V_k - offset_k, then
+x + w_k [h U_k + shift_k], sums in float32. The first pass reads the tokens from memory, the second finds them
+in L2: BLOCK_N is chosen so that the tokens under work fill at most 3/4 of it. (Holding [BLOCK_N, D] in
+registers instead was compiled for sm_90 and spilled at 64 tokens of width 768.) Prototypes without weight are
+never read. One or two prototypes on a row keep their projections in registers; with three and more they are
+computed again for every block of columns, which is slow, but needs no scratch memory and rounds once.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
+
+
+def calibrate_triton(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    offset: torch.Tensor,
+    shift: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`reference.calibrate` as one launch; x [B, N, D] and weights [B, K] may have any strides."""
+    batch, tokens, width = x.shape
+    prototype_count, _, rank = down.shape
+    block_n, block_d, num_warps, num_stages = _blocks(batch, tokens, width, rank, x.dtype, *_chip(x.device))
+    out = x.new_empty(x.shape)
+    bad = x.new_empty((batch, tokens), dtype=torch.bool)
+    _calibrate_kernel[(batch * triton.cdiv(tokens, block_n),)](
+        x, out, bad, weights, down, up, offset, shift,
+        tokens, *x.stride(), *weights.stride(),
+        K=prototype_count, D=width, R=rank,
+        BLOCK_K=triton.next_power_of_2(prototype_count), BLOCK_N=block_n, BLOCK_D=block_d,
+        BLOCK_R=max(16, triton.next_power_of_2(rank)),
+        num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out, bad
+
+
+def _blocks(
+    batch: int, tokens: int, width: int, rank: int, dtype: torch.dtype, multiprocessors: int, l2_bytes: int
+) -> tuple[int, int, int, int]:
+    """BLOCK_N, BLOCK_D, warps, pipeline stages.
+
+    Few tokens a program fill the chip at small batch; many share one reading of the factors at large batch.
+    The busiest multiprocessor moves per program, in rows of D: its tokens in twice and out once, and 2 R of
+    factors. Warps and stages are the ones with which ptxas reports no spills for sm_90.
+    """
+    if dtype == torch.float32:
+        return 32, 32, 4, 3
+    best = (16, 64, 4, 4)
+    least = None
+    for block_n, num_warps in ((16, 4), (32, 4), (64, 8), (128, 16)):
+        if block_n > 16 and multiprocessors * block_n * width * dtype.itemsize > 0.75 * l2_bytes:
+            break
+        if block_n == 128 and rank > 64:
+            break
+        turns = triton.cdiv(batch * triton.cdiv(tokens, block_n), multiprocessors)
+        traffic = turns * (3 * block_n + 2 * rank)
+        if least is None or traffic <= least:
+            best, least = (block_n, 64, num_warps, 4), traffic
+    return best
+
+
+@functools.cache
+def _chip(device: torch.device) -> tuple[int, int]:
+    """Multiprocessors and bytes of L2; an H200's where there is no GPU to ask."""
+    if device.type != "cuda":
+        return 132, 60 << 20
+    properties = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, properties.L2_cache_size
 
 
 @triton.jit
@@ -46,7 +108,9 @@ def _load_tokens(rows_ptr, stride_d, live, d0, D: tl.constexpr, BLOCK_D: tl.cons
 @triton.jit
 def _store_tokens(rows_ptr, live, d0, value, D: tl.constexpr, BLOCK_D: tl.constexpr):
     d = d0 + tl.arange(0, BLOCK_D)
-    tl.store(rows_ptr[:, None] + d[None, :], value, mask=live[:, None] & (d[None, :] < D))
+    mask = live[:, None] & (d[None, :] < D)
+    # Written once and not read again here: leaves L2 first.
+    tl.store(rows_ptr[:, None] + d[None, :], value, mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -104,9 +168,7 @@ def _calibrate_kernel(
     N, stride_xb, stride_xn, stride_xd, stride_wb, stride_wk,
     K: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
-    KEEP: tl.constexpr,
 ):  # fmt: skip
-    CHUNKS: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     dtype = x_ptr.dtype.element_ty
     blocks = tl.cdiv(N, BLOCK_N)
     b = (tl.program_id(0) // blocks).to(tl.int64)
@@ -116,68 +178,33 @@ def _calibrate_kernel(
     out_ptr = y_ptr + (b * N + n) * D
     flag_ptr = bad_ptr + b * N + n
 
-    xs = ()
-    if KEEP:
-        for i in tl.static_range(CHUNKS):
-            xs = xs + (_load_tokens(rows_ptr, stride_xd, live, i * BLOCK_D, D, BLOCK_D),)
-
     ks = tl.arange(0, BLOCK_K)
     w = tl.load(w_ptr + b * stride_wb + ks * stride_wk, mask=ks < K, other=0.0)
     k0 = _next_active(w, ks, -1, BLOCK_K)
     k1 = _next_active(w, ks, k0, BLOCK_K)
 
-    bad = tl.zeros([BLOCK_N], tl.int32)
-    if KEEP:
-        for i in tl.static_range(CHUNKS):
-            bad = tl.maximum(bad, _not_finite(xs[i]))
-
     if k0 == BLOCK_K:
-        if KEEP:
-            for i in tl.static_range(CHUNKS):
-                _store_tokens(out_ptr, live, i * BLOCK_D, xs[i], D, BLOCK_D)
-        else:
-            for d0 in range(0, D, BLOCK_D):
-                x = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D)
-                bad = tl.maximum(bad, _not_finite(x))
-                _store_tokens(out_ptr, live, d0, x, D, BLOCK_D)
+        bad = tl.zeros([BLOCK_N], tl.int32)
+        for d0 in range(0, D, BLOCK_D):
+            x = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D)
+            bad = tl.maximum(bad, _not_finite(x))
+            _store_tokens(out_ptr, live, d0, x, D, BLOCK_D)
         tl.store(flag_ptr, bad != 0, mask=live)
     else:
         w0 = tl.sum(tl.where(ks == k0, w, 0.0), axis=0)
-        if KEEP:
-            # The next factor is asked for before the product that uses this one.
-            acc = tl.zeros([BLOCK_N, BLOCK_R], tl.float32)
-            v = _load_down(down_ptr, k0, 0, D, R, BLOCK_D, BLOCK_R)
-            for i in tl.static_range(CHUNKS):
-                v_ahead = v
-                if i + 1 < CHUNKS:
-                    v_ahead = _load_down(down_ptr, k0, (i + 1) * BLOCK_D, D, R, BLOCK_D, BLOCK_R)
-                acc = tl.dot(xs[i], v, acc, input_precision="ieee")
-                v = v_ahead
-            h0, size0 = _centre(acc, offset_ptr, k0, dtype, R, BLOCK_R)
-        else:
-            h0, size0, bad = _project(
-                rows_ptr, stride_xd, live, down_ptr, offset_ptr, k0, D, R, BLOCK_N, BLOCK_D, BLOCK_R
-            )
+        h0, size0, bad = _project(
+            rows_ptr, stride_xd, live, down_ptr, offset_ptr, k0, D, R, BLOCK_N, BLOCK_D, BLOCK_R
+        )
         tl.store(flag_ptr, bad != 0, mask=live)
         copied = (bad != 0)[:, None]
+        k2 = _next_active(w, ks, k1, BLOCK_K)
         if k1 == BLOCK_K:
-            if KEEP:
-                u = _load_up(up_ptr, k0, 0, D, R, BLOCK_D, BLOCK_R)
-                for i in tl.static_range(CHUNKS):
-                    u_ahead = u
-                    if i + 1 < CHUNKS:
-                        u_ahead = _load_up(up_ptr, k0, (i + 1) * BLOCK_D, D, R, BLOCK_D, BLOCK_R)
-                    x = xs[i]
-                    y = _add_lift(x.to(tl.float32), h0, size0, u, shift_ptr, k0, w0, i * BLOCK_D, D, BLOCK_D)
-                    _store_tokens(out_ptr, live, i * BLOCK_D, tl.where(copied, x, y.to(dtype)), D, BLOCK_D)
-                    u = u_ahead
-            else:
-                for d0 in range(0, D, BLOCK_D):
-                    x = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D)
-                    u = _load_up(up_ptr, k0, d0, D, R, BLOCK_D, BLOCK_R)
-                    y = _add_lift(x.to(tl.float32), h0, size0, u, shift_ptr, k0, w0, d0, D, BLOCK_D)
-                    _store_tokens(out_ptr, live, d0, tl.where(copied, x, y.to(dtype)), D, BLOCK_D)
-        else:
+            for d0 in range(0, D, BLOCK_D):
+                x = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D)
+                u = _load_up(up_ptr, k0, d0, D, R, BLOCK_D, BLOCK_R)
+                y = _add_lift(x.to(tl.float32), h0, size0, u, shift_ptr, k0, w0, d0, D, BLOCK_D)
+                _store_tokens(out_ptr, live, d0, tl.where(copied, x, y.to(dtype)), D, BLOCK_D)
+        elif k2 == BLOCK_K:
             w1 = tl.sum(tl.where(ks == k1, w, 0.0), axis=0)
             h1, size1, _ = _project(
                 rows_ptr, stride_xd, live, down_ptr, offset_ptr, k1, D, R, BLOCK_N, BLOCK_D, BLOCK_R
@@ -188,7 +215,12 @@ def _calibrate_kernel(
                 y = _add_lift(x.to(tl.float32), h0, size0, u, shift_ptr, k0, w0, d0, D, BLOCK_D)
                 u = _load_up(up_ptr, k1, d0, D, R, BLOCK_D, BLOCK_R)
                 y = _add_lift(y, h1, size1, u, shift_ptr, k1, w1, d0, D, BLOCK_D)
-                k = _next_active(w, ks, k1, BLOCK_K)
+                _store_tokens(out_ptr, live, d0, tl.where(copied, x, y.to(dtype)), D, BLOCK_D)
+        else:
+            # Not pipelined: the loops inside are, and registers are short.
+            for d0 in tl.range(0, D, BLOCK_D, num_stages=1):
+                y = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D).to(tl.float32)
+                k = k0
                 while k < BLOCK_K:
                     weight = tl.sum(tl.where(ks == k, w, 0.0), axis=0)
                     h, size, _ = _project(
@@ -197,4 +229,5 @@ def _calibrate_kernel(
                     u = _load_up(up_ptr, k, d0, D, R, BLOCK_D, BLOCK_R)
                     y = _add_lift(y, h, size, u, shift_ptr, k, weight, d0, D, BLOCK_D)
                     k = _next_active(w, ks, k, BLOCK_K)
+                x = _load_tokens(rows_ptr, stride_xd, live, d0, D, BLOCK_D)
                 _store_tokens(out_ptr, live, d0, tl.where(copied, x, y.to(dtype)), D, BLOCK_D)

@@ -15,6 +15,58 @@ import triton
 import triton.language as tl
 
 
+_tickets: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def match_triton(
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    whiten: torch.Tensor,
+    prototypes: torch.Tensor,
+    bias: torch.Tensor,
+    precision: torch.Tensor,
+    cross: torch.Tensor,
+    gram: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`reference.match` of hidden x [B, L, N, D] or `reference.match_stats` of stats x [B, S], any strides."""
+    pooled = x.dim() == 4
+    (batch, layers, tokens, width) = x.shape if pooled else (x.shape[0], 1, 1, x.shape[1])
+    strides = x.stride() if pooled else (x.stride(0), 0, 0, x.stride(1))
+    prototype_count, rank = prototypes.shape
+    block_d, block_r = 64, max(16, triton.next_power_of_2(rank))
+    block_t = min(256, max(16, triton.next_power_of_2(tokens)))
+    chunks = layers * triton.cdiv(width, block_d)
+    logits = x.new_empty((batch, prototype_count), dtype=torch.float32)
+    probabilities = torch.empty_like(logits)
+    novelty = x.new_empty(batch, dtype=torch.float32)
+    bad = x.new_empty(batch, dtype=torch.bool)
+    partial = x.new_empty((batch, chunks, 2 * block_r + 2), dtype=torch.float64)
+    _match_kernel[(batch * chunks,)](
+        x, mean, whiten, prototypes, bias, precision, cross, gram,
+        partial, _zeroed_tickets(x.device, batch), logits, probabilities, novelty, bad,
+        tokens, *strides,
+        K=prototype_count, R=rank, S=mean.shape[0], D=width, CHUNKS=chunks,
+        BLOCK_K=triton.next_power_of_2(prototype_count), BLOCK_R=block_r, BLOCK_C=32 if rank <= 64 else 16,
+        BLOCK_T=block_t, BLOCK_D=block_d, POOL=pooled,
+        num_warps=8, enable_fp_fusion=True,
+    )  # fmt: skip
+    return logits, probabilities, novelty, bad
+
+
+def _zeroed_tickets(device: torch.device, batch: int) -> torch.Tensor:
+    """int32 zeros, at least `batch` of them, that no launch in flight uses.
+
+    The kernel leaves its tickets at zero, so one buffer a stream serves every launch on it. A CUDA graph gets
+    its own, zeroed by each replay, since replays may run on other streams.
+    """
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(batch, dtype=torch.int32, device=device)
+    key = (device.index, torch.cuda.current_stream(device).cuda_stream)
+    if key not in _tickets or _tickets[key].numel() < batch:
+        _tickets[key] = torch.zeros(max(1024, batch), dtype=torch.int32, device=device)
+    return _tickets[key]
+
+
 @triton.jit
 def _share(
     stat, s, live, mean_ptr, whiten_ptr, cross_ptr, precision_ptr,

@@ -41,6 +41,11 @@ class OrtMLLM:
         self.id, self.version = self.bundle.id, self.bundle.version
         self.config = self.bundle.json("config.json")
 
+    @property
+    def encoder_sha256(self) -> str:
+        """Identifies the encoder's weights; prototypes belong to one encoder."""
+        return str(self.bundle.files["encoder.bin"]["sha256"])
+
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
         from imc_lite.models.preprocess import preprocess

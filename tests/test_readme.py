@@ -1,0 +1,55 @@
+"""The README says what is true: its commands run, its tables are current, its links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.S)
+COMMANDS = [
+    (command, output)
+    for block in BLOCKS
+    for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.M)
+]
+# The set-up part (virtual environment, pip) is run by .ci/run; here the rest of the line is.
+RUNNABLE = [(re.sub(r"^.*\.venv/bin/(?=imc-lite)", "", c), o) for c, o in COMMANDS if "imc-lite " in c]
+
+
+def test_there_are_two_set_up_commands():
+    assert len([c for c, _ in COMMANDS if "-m venv" in c]) == 2
+    assert len(RUNNABLE) >= 3
+
+
+@pytest.mark.parametrize("command", range(len(RUNNABLE)))
+def test_commands_print_what_the_readme_says(command, default_bundle):
+    line, output = RUNNABLE[command]
+    line = re.sub(r"^imc-lite", f"{sys.executable} -m imc_lite", line)
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_python_example_runs(default_bundle):
+    code = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"x-ray 0\.\d+\n", done.stdout)
+
+
+def test_tables_are_made_from_the_committed_results():
+    sys.path.insert(0, str(ROOT / "recipes"))
+    from tables import fill
+
+    assert fill(README) == README, "run: python recipes/tables.py"
+
+
+@pytest.mark.parametrize("page", [p.relative_to(ROOT) for p in ROOT.glob("**/*.md") if ".venv" not in p.parts])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
