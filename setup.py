@@ -19,7 +19,7 @@ EXTRAS = {
         "optimum>=2.0",
     ],
     "export": [TORCH, TRANSFORMERS, "onnx>=1.19", "onnxscript>=0.5"],
-    "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8"],
+    "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
         TORCH,

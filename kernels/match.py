@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 
-
 _tickets: dict[tuple[int, int], torch.Tensor] = {}
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-
-from imc_lite.errors import ImcError
 from imc_lite.kernels import reference
 from imc_lite.kernels.banks import MAX_WIDTH, CalibrationBank, MatchBank
+
+from imc_lite.errors import ImcError
 
 TOKEN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -44,14 +44,14 @@ def match(hidden: torch.Tensor, bank: MatchBank, check: bool = False) -> Match:
     if hidden.shape[3] > MAX_WIDTH:
         raise ImcError(f"match: tokens of width {hidden.shape[3]} are wider than {MAX_WIDTH}; match narrower layers")
     _check_size("match", 2 * hidden.shape[1] * hidden.shape[3], bank.mean.shape[0])
-    return _checked(Match(*torch.ops.imc_lite.match(hidden, *_tensors(bank))), check)
+    return _checked(Match(*torch.ops.imc_lite.match(hidden, *tensors(bank))), check)
 
 
 def match_stats(stats: torch.Tensor, bank: MatchBank, check: bool = False) -> Match:
     """As `match`, for float32 statistics [B, S] that the encoder pooled itself."""
     _check_input("stats", stats, 2, (torch.float32,), bank.mean)
     _check_size("match", stats.shape[1], bank.mean.shape[0])
-    return _checked(Match(*torch.ops.imc_lite.match_stats(stats, *_tensors(bank))), check)
+    return _checked(Match(*torch.ops.imc_lite.match_stats(stats, *tensors(bank))), check)
 
 
 def calibrate(
@@ -74,7 +74,7 @@ def calibrate(
             f"calibrate: weights are {list(weights.shape)}, wanted {[x.shape[0], bank.down.shape[0]]}: one for each "
             "batch row and prototype"
         )
-    out, bad = torch.ops.imc_lite.calibrate(x, weights, *_tensors(bank))
+    out, bad = torch.ops.imc_lite.calibrate(x, weights, *tensors(bank))
     if check and bad.any():
         _refuse("calibrate", bad.any(1))
     return out, bad
@@ -157,7 +157,8 @@ def _calibrate_fake(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor,
     return x.new_empty(x.shape), x.new_empty(x.shape[:2], dtype=torch.bool)
 
 
-def _tensors(bank: MatchBank | CalibrationBank) -> tuple[torch.Tensor, ...]:
+def tensors(bank: MatchBank | CalibrationBank) -> tuple[torch.Tensor, ...]:
+    """A bank's fields in the order the operators and `reference` take them."""
     return tuple(getattr(bank, name) for name in bank.__dataclass_fields__)
 
 
@@ -187,4 +188,5 @@ def _checked(found: Match, check: bool) -> Match:
 
 
 def _refuse(what: str, rows: torch.Tensor) -> None:
-    raise ImcError(f"{what}: NaN or Inf in the tokens of batch row {rows.nonzero().flatten().tolist()}; check the image")
+    where = rows.nonzero().flatten().tolist()
+    raise ImcError(f"{what}: NaN or Inf in the tokens of batch row {where}; check the image")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 import triton
+from imc_lite.kernels import calibrate, match
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-from imc_lite.kernels import calibrate, match
 
 POINTERS = {
     torch.float16: "*fp16",
