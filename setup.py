@@ -46,11 +46,12 @@ setup(
         "imc_lite.bundle",
         "imc_lite.models",
         "imc_lite.noise",
+        "imc_lite.sms",
         "imc_lite.kernels",
         "imc_lite.export",
     ],
     package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
-    package_data={"imc_lite.assets": ["*.onnx", "*.json", "*.safetensors"]},
+    package_data={"imc_lite.assets": ["*.onnx", "*.json", "*.safetensors", "*.txt"]},
     install_requires=[
         "numpy>=1.26",
         "pillow>=10.3",

@@ -65,6 +65,9 @@ def model_options(function: Any) -> Any:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed; greedy decoding does not draw from it.")
+@click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
+@click.option("--no-sms", is_flag=True, help="Do not repair the question.")
+@click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
 @model_options
 def answer(
     image: str | None,
@@ -73,6 +76,9 @@ def answer(
     output: Path | None,
     as_json: bool,
     seed: int,
+    no_pdc: bool,
+    no_sms: bool,
+    prototypes: Path | None,
     model: str,
     threads: int,
     offline: bool,
@@ -86,8 +92,12 @@ def answer(
     from imc_lite.pipeline import IMC, check_question
 
     def open_model() -> IMC:
-        return IMC.from_pretrained(model, threads=threads, offline=offline)
+        return IMC.from_pretrained(
+            model, threads=threads, offline=offline, pdc=not no_pdc, sms=not no_sms, prototypes=prototypes
+        )
 
+    if no_pdc and prototypes is not None:
+        raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
     if batch is not None:
         if image is not None:
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
@@ -142,12 +152,9 @@ def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: st
     """
     from dataclasses import asdict
 
-    from imc_lite.perception import load_prototypes
     from imc_lite.pipeline import IMC
 
-    imc = IMC.from_pretrained(model, threads=threads, offline=offline)
-    if file is not None:
-        imc = IMC(imc.model, load_prototypes(file, imc.model.encoder_sha256))
+    imc = IMC.from_pretrained(model, threads=threads, offline=offline, prototypes=file)
     failed = False
     for image in images:
         try:
@@ -163,7 +170,40 @@ def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: st
             click.echo(json.dumps(asdict(report), ensure_ascii=False))
         else:
             noise = report.noise
-            click.echo(f"{image}\t{noise.kind}\tseverity {noise.severity}\tprobability {noise.probability:.2f}")
+            judged = {True: "gradable", False: "not gradable", None: "left alone"}[report.gradable]
+            parts = [f"severity {noise.severity}", f"probability {noise.probability:.2f}", judged]
+            click.echo("\t".join([image, noise.kind, *parts]))
+    if failed:
+        sys.exit(2)
+
+
+@cli.command()
+@click.argument("question")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with every edit.")
+@model_options
+def repair(question: str, as_json: bool, model: str, threads: int, offline: bool) -> None:
+    """Repair QUESTION where that is safe, or each line of stdin with -; a clean one comes back as it is.
+
+    \b
+    imc-lite repair "Is teh hart enlarged?"
+    imc-lite repair - < questions.txt
+    """
+    from imc_lite.pipeline import IMC, check_question
+
+    if question != "-":
+        check_question(question)
+    imc = IMC.from_pretrained(model, threads=threads, offline=offline, pdc=False)
+    failed = False
+    for line in click.get_text_stream("stdin", errors="replace") if question == "-" else [question]:
+        try:
+            report = imc.repair(line)
+        except ImcError as error:
+            # An empty line keeps its place, so that lines in and lines out stay side by side.
+            click.echo(f"imc-lite: {error}", err=True)
+            click.echo(json.dumps({"error": str(error)}) if as_json else "")
+            failed = True
+            continue
+        click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
     if failed:
         sys.exit(2)
 
@@ -175,7 +215,7 @@ def prototypes() -> None:
 
 @prototypes.command()
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of clean pictures.")
-@click.option("--limit", type=click.IntRange(8), help="Use at most so many of them.")
+@click.option("--limit", type=click.IntRange(16), help="Use at most so many of them.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
 @model_options
@@ -192,8 +232,7 @@ def build(images: Path, limit: int | None, seed: int, output: Path, model: str, 
 
     found = find_images(images)
     opened = OrtMLLM(find_bundle(model, offline=offline))
-    fitted, facts = build_prototypes(opened, found, seed=seed, limit=limit, workers=threads)
-    fitted.save(output, facts)
+    build_prototypes(opened, found, seed=seed, limit=limit, workers=threads).save(output)
 
 
 @cli.command()

@@ -1,24 +1,20 @@
 """Which noise does a picture carry? Read from shallow statistics of the encoder pass it needs anyway.
 
-Prototypes of every kind and severity lie in a whitened space. Evidence about the noise is taken from the few
-directions that separate the prototypes; how far a picture lies outside all of them is judged in the rest, so
-that a foreign picture does not pass for a noise (linear discriminant analysis, Fisher 1936; the split into
-evidence and residual follows Lee et al., arXiv 1807.03888).
+Prototypes of every kind and severity, for each cluster of clean pictures (films, slices, cells …), lie in a
+whitened space. Evidence about the noise is taken from the few directions that separate them; how foreign a
+picture is, is judged in the rest, so that a strange picture does not pass for a noise. The formulas are those of
+`imc_lite.kernels.reference.match_stats`, which is the specification; this is numpy, so that a CPU needs no torch.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from imc_lite.errors import ImcError
 from imc_lite.results import Noise
 
 CHANNELS = (32, 16, 24, 48, 88)  # stem and blocks 0, 2, 5, 10 of the default encoder
-FORMAT = 1
 
 
 def features(stats: np.ndarray) -> np.ndarray:
@@ -41,99 +37,56 @@ def features(stats: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Prototypes:
-    """What `imc-lite prototypes build` writes.
+class Matcher:
+    """Whitened noise prototypes; K of them, R directions, F features.
 
     Attributes:
-        centre: float32 [F]; features of clean pictures lie around it.
-        whiten: float32 [F, F]; (f - centre) @ whiten has unit covariance within a condition.
-        basis: float32 [F, R]; orthonormal directions that separate the conditions.
-        points: float32 [K, R]; the conditions in that basis.
-        kinds: K names, "clean" first; severities: K integers, 0 for clean.
-        temperature: evidence is divided by it, so that probabilities are calibrated.
-        clean_bias: added to the evidence for clean (what keeps clean pictures untouched).
-        novelty_limit: residual distance beyond which a picture is unknown.
-        encoder: SHA-256 of the encoder's weights that the statistics came from.
+        mean: float32 [F].
+        whiten: float32 [F, R]; divided by the square root of the temperature, so that evidence is calibrated.
+        points: float32 [K, R]; the prototypes.
+        bias: float32 [K]; evidence added, above zero for clean (do no harm first).
+        precision: float32 [F]; inverse variance of what the directions leave unexplained.
+        reconstruct: float32 [R, F]; back from the directions to features.
+        kinds: K names; severities: K integers, 0 for clean.
+        novelty_limit: above this a picture is unknown.
     """
 
-    centre: np.ndarray
+    mean: np.ndarray
     whiten: np.ndarray
-    basis: np.ndarray
     points: np.ndarray
+    bias: np.ndarray
+    precision: np.ndarray
+    reconstruct: np.ndarray
     kinds: tuple[str, ...]
     severities: tuple[int, ...]
-    temperature: float
-    clean_bias: float
     novelty_limit: float
-    encoder: str
 
     def match(self, stats: np.ndarray) -> Noise:
         """Verdict on one picture's statistics, float32 [1664].
 
-        "unknown" when it lies farther from every condition than clean and noisy pictures of the known kinds do.
-        Its probability then is that of being something else than the best-matching kind.
+        "unknown" when it lies farther from every prototype than clean and noisy pictures of the known kinds do.
         """
         probabilities, novelty = self.evidence(features(stats)[None])
-        by_kind = {k: float(probabilities[0, [n == k for n in self.kinds]].sum()) for k in dict.fromkeys(self.kinds)}
+        return self.verdict(probabilities[0], float(novelty[0]))
+
+    def verdict(self, probabilities: np.ndarray, novelty: float) -> Noise:
+        """From the probabilities of the prototypes, float [K], and the novelty."""
+        if not novelty <= self.novelty_limit:
+            # The farther beyond the limit, the surer.
+            return Noise("unknown", 0, float(1 - 0.5 * self.novelty_limit / novelty))
+        by_kind: dict[str, float] = {}
+        for kind, probability in zip(self.kinds, probabilities, strict=True):
+            by_kind[kind] = by_kind.get(kind, 0.0) + float(probability)
         kind = max(by_kind, key=by_kind.__getitem__)
-        if novelty[0] > self.novelty_limit:
-            return Noise("unknown", 0, float(1 - self.novelty_limit / novelty[0]))
-        inside = np.where([n == kind for n in self.kinds], probabilities[0], 0)
+        inside = np.where([k == kind for k in self.kinds], probabilities, 0)
         severity = round(float(inside @ np.array(self.severities) / inside.sum()))
-        return Noise(kind, severity, by_kind[kind])
+        return Noise(kind, severity, min(1.0, by_kind[kind]))
 
     def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [B, F] -> probabilities [B, K] of the conditions, residual distance [B]."""
-        white = (values - self.centre) @ self.whiten
-        inside = white @ self.basis
-        distances = ((inside[:, None] - self.points) ** 2).sum(2)
-        logits = -0.5 * distances / self.temperature
-        logits[:, [k == "clean" for k in self.kinds]] += self.clean_bias
-        logits -= logits.max(1, keepdims=True)
-        weights = np.exp(logits)
-        residual = (white**2).sum(1) - (inside**2).sum(1)
-        return weights / weights.sum(1, keepdims=True), residual
-
-    def save(self, path: Path, facts: dict[str, object]) -> None:
-        """Write safetensors; everything that is no array goes into its JSON header, with the given facts."""
-        from safetensors.numpy import save
-
-        from imc_lite.files import write_atomically
-
-        header = {
-            "format": FORMAT,
-            "kinds": self.kinds,
-            "severities": self.severities,
-            "temperature": self.temperature,
-            "clean_bias": self.clean_bias,
-            "novelty_limit": self.novelty_limit,
-            "encoder": self.encoder,
-            **facts,
-        }
-        arrays = {n: np.asarray(getattr(self, n), np.float32) for n in ("centre", "whiten", "basis", "points")}
-        data = save(arrays, {"imc_lite": json.dumps(header)})
-        write_atomically(path, lambda file: file.write(data))
-
-
-def load_prototypes(path: Path, encoder: str) -> Prototypes:
-    """Read prototypes built for the encoder with this SHA-256.
-
-    Raises:
-        ImcError: unreadable, or built for another encoder or format.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    remedy = "build them: imc-lite prototypes build"
-    try:
-        with safe_open(path, "np") as file:
-            header = json.loads((file.metadata() or {})["imc_lite"])
-            arrays = {name: file.get_tensor(name) for name in ("centre", "whiten", "basis", "points")}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ImcError(f"{path} holds no readable prototypes; {remedy}") from error
-    if header.pop("format") != FORMAT:
-        raise ImcError(f"the prototypes in {path} have another format; {remedy}")
-    if header["encoder"] != encoder:
-        raise ImcError(f"the prototypes in {path} belong to another encoder; {remedy}")
-    known = ("temperature", "clean_bias", "novelty_limit", "encoder")
-    lists = {"kinds": tuple(header["kinds"]), "severities": tuple(header["severities"])}
-    return Prototypes(**arrays, **lists, **{k: header[k] for k in known})
+        """Features [B, F] -> probabilities [B, K] of the prototypes, novelty [B]."""
+        apart = values - self.mean
+        z = apart @ self.whiten
+        logits = self.bias - 0.5 * ((z[:, None] - self.points) ** 2).sum(2)
+        weights = np.exp(logits - logits.max(1, keepdims=True))
+        novelty = (self.precision * (apart - z @ self.reconstruct) ** 2).mean(1)
+        return weights / weights.sum(1, keepdims=True), novelty

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from imc_lite.calibration import Prototypes, load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images import Source, load_image
 from imc_lite.models.base import MLLM
-from imc_lite.perception import Prototypes
+from imc_lite.restore import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
 
 MAX_QUESTION = 2000
@@ -25,44 +29,98 @@ class IMC:
     'x-ray'
     """
 
-    def __init__(self, model: MLLM, prototypes: Prototypes | None = None) -> None:
+    def __init__(self, model: MLLM, prototypes: Prototypes | None = None, *, sms: bool = True) -> None:
         """Answer with an opened model; `from_pretrained` opens one by name.
 
         Args:
             model: the model.
-            prototypes: what its encoder's noise verdicts are read from; without them none is given.
+            prototypes: of its encoder; without them noise is neither looked for nor calibrated.
+            sms: repair damaged questions.
         """
-        self.model, self.prototypes = model, prototypes
+        self.model, self.prototypes, self.sms = model, prototypes, sms
 
     @classmethod
-    def from_pretrained(cls, model: str | Path = "default", *, threads: int = 1, offline: bool = False) -> IMC:
+    def from_pretrained(
+        cls,
+        model: str | Path = "default",
+        *,
+        threads: int = 1,
+        offline: bool = False,
+        pdc: bool = True,
+        sms: bool = True,
+        prototypes: Path | None = None,
+    ) -> IMC:
         """Open the default model, or a bundle folder.
 
         Args:
             model: "default", or the folder of a bundle.
             threads: CPU threads.
             offline: never fetch the default model's base weights; they must be in the cache.
+            pdc: look for image noise and calibrate (PDC); False answers as the plain model does.
+            sms: repair damaged questions (SMS); False asks them as they are.
+            prototypes: a file of `imc-lite prototypes build`; the bundle's own by default.
 
         Raises:
-            ImcError: no such model, or the default one cannot be built.
+            ImcError: no such model, the default one cannot be built, or the prototypes belong to another encoder.
         """
         from imc_lite.models.ort import OrtMLLM
 
         opened = OrtMLLM(find_bundle(str(model), offline=offline), threads=threads)
-        return cls(opened, packaged_prototypes(opened.encoder_sha256))
+        if not pdc:
+            return cls(opened, sms=sms)
+        file = prototypes or opened.bundle.file("prototypes.safetensors")
+        return cls(opened, load_prototypes(file, opened.identity), sms=sms)
+
+    def repair(self, question: str) -> QuestionReport:
+        """The question with its damage repaired where that is safe, and every edit.
+
+        Raises:
+            ImcError: the question cannot be used.
+        """
+        from imc_lite.sms.agents import repair
+
+        return repair(self.model, check_question(question))
 
     def inspect(self, image: Source) -> ImageReport:
-        """Which noise a picture carries, from one encoder pass; the language model is not loaded.
+        """Which noise a picture carries and whether it is gradable; the language model is not loaded.
 
         Raises:
             ImcError: the image cannot be used, or the model has no prototypes.
         """
         if self.prototypes is None:
-            raise ImcError("this model has no noise prototypes; build them: imc-lite prototypes build")
-        return self._report(image, self.prototypes.match(self.model.perceive(load_image(image)).stats))
+            raise ImcError("noise is read from prototypes and this model was opened without; open it with pdc=True")
+        noise = self.prototypes.matcher.match(self.model.perceive(load_image(image)).stats)
+        return replace(self._judge(noise), path=_path(image))
 
-    def _report(self, image: Source, noise: Noise | None) -> ImageReport:
-        return ImageReport(path=str(image) if isinstance(image, (str, Path)) else None, noise=noise)
+    def see(self, pixels: np.ndarray) -> Seen:
+        """The encoder's pass and, on a noisy picture, what makes up for the noise. uint8 [H, W, 3] RGB."""
+        began = time.perf_counter()
+        perception = self.model.perceive(pixels)
+        perceived = time.perf_counter()
+        tokens, report = perception.tokens, ImageReport(path=None)
+        if self.prototypes is not None:
+            noise = self.prototypes.matcher.match(perception.stats)
+            report = self._judge(noise)
+            remedy = self.prototypes.remedy(noise.kind, noise.severity)
+            if remedy is not None and remedy.restore:
+                tokens = self.model.perceive(restore(pixels, noise.kind, noise.severity)).tokens
+                report = replace(report, restored=True)
+            transport = None if remedy is None else self.prototypes.transport(remedy)
+            if transport is not None:
+                tokens = self.model.calibrate(tokens, transport)
+                report = replace(report, calibrated=True)
+        return Seen(tokens, report, perceived - began, time.perf_counter() - perceived)
+
+    def _judge(self, noise: Noise) -> ImageReport:
+        assert self.prototypes is not None
+        remedy = self.prototypes.remedy(noise.kind, noise.severity)
+        if noise.kind == "unknown":
+            reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
+            return ImageReport(None, noise, None, reason)
+        if remedy is None or remedy.gradable:
+            return ImageReport(None, noise, True)
+        reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
+        return ImageReport(None, noise, False, reason)
 
     def answer(self, image: Source, question: str, *, id: str | None = None) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
@@ -79,23 +137,38 @@ class IMC:
         question = check_question(question)
         pixels = load_image(image)
         loaded = time.perf_counter()
-        perception = self.model.perceive(pixels)
-        noise = None if self.prototypes is None else self.prototypes.match(perception.stats)
+        seen = self.see(pixels)
         perceived = time.perf_counter()
-        generation = self.model.generate(question, perception.tokens, MAX_NEW_TOKENS)
+        report = self.repair(question) if self.sms else QuestionReport(question, question)
+        repaired = time.perf_counter()
+        generation = self.model.generate(report.repaired, seen.tokens, MAX_NEW_TOKENS)
         done = time.perf_counter()
-        marks = {"load": loaded - began, "perceive": perceived - loaded, "calibrate": 0.0, "repair": 0.0}
-        marks |= {"decode": done - perceived, "total": done - began}
+        marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
+        marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
         return Result(
             id=id,
             answer=generation.text,
             confidence=math.exp(sum(generation.logprobs) / len(generation.logprobs)),
-            image=self._report(image, noise),
-            question=QuestionReport(original=question, repaired=question),
+            image=replace(seen.report, path=_path(image)),
+            question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
             versions=_versions(),
         )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the language model is shown, float32 [N, D], the report on it, and the seconds both parts took."""
+
+    tokens: np.ndarray
+    report: ImageReport
+    perceive_s: float
+    calibrate_s: float
+
+
+def _path(image: Source) -> str | None:
+    return str(image) if isinstance(image, (str, Path)) else None
 
 
 def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> Path:
@@ -107,19 +180,6 @@ def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> 
     if Path(model).is_dir():
         return Path(model)
     raise ImcError(f"no model {model!r}: give `default` or the folder of a bundle")
-
-
-def packaged_prototypes(encoder: str) -> Prototypes | None:
-    """The prototypes that ship with the package, if the encoder with this SHA-256 is the one they belong to."""
-    from importlib import resources
-
-    from imc_lite.perception import load_prototypes
-
-    with resources.as_file(resources.files("imc_lite.assets") / "prototypes.safetensors") as path:
-        try:
-            return load_prototypes(path, encoder)
-        except ImcError:
-            return None
 
 
 def check_question(question: str) -> str:

@@ -1,43 +1,44 @@
-"""Build noise prototypes for an encoder from unlabelled clean pictures."""
+"""Build noise prototypes and remedies for an encoder from unlabelled clean pictures."""
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from imc_lite.calibration import TRANSPORT_ARRAYS, Prototypes, Remedy
 from imc_lite.errors import ImcError
+from imc_lite.fitting import FOLDS, KNOWN, fit_matcher
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise import BANK_VERSION
-from imc_lite.noise.image import IMAGE_KINDS, apply
-from imc_lite.perception import Prototypes, features
+from imc_lite.noise.foreign import FOREIGN, spoil
+from imc_lite.noise.image import apply
+from imc_lite.perception import features
+from imc_lite.restore import RESTORERS, restore
 
-CONDITIONS = (("clean", 0), *((kind, severity) for kind in IMAGE_KINDS for severity in range(1, 6)))
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-FEWEST = 8
-SHRINKAGE = 0.02
-CLEAN_KEPT = 0.985  # share of clean pictures that cross-fitting must leave clean
-KNOWN_KEPT = 0.985  # share of pictures of known conditions that must not be called unknown
+FEWEST = 16
+RANK = 64
+RIDGE = 0.3  # times the mean variance; cross-fitted error is flat from 0.1 to 1
+GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
+RESTORED = tuple(i for i, (kind, _) in enumerate(KNOWN) if kind in RESTORERS)
 
 
 def build_prototypes(
     model: OrtMLLM, images: list[Path], seed: int = 0, limit: int | None = None, workers: int = 1
-) -> tuple[Prototypes, dict[str, object]]:
-    """Fit prototypes to clean pictures and their noisy copies.
+) -> Prototypes:
+    """Fit prototypes and remedies to clean pictures and their noisy copies.
 
     Args:
         model: its encoder is what the prototypes are for.
-        images: clean pictures, at least 8.
+        images: clean pictures, at least 16.
         seed: of the noise and of the choice of pictures.
         limit: use at most so many pictures, chosen at random.
         workers: pictures encoded at once.
-
-    Returns:
-        The prototypes and the facts to store with them.
 
     Raises:
         ImcError: too few pictures, or one cannot be read.
@@ -46,12 +47,19 @@ def build_prototypes(
         raise ImcError(f"{len(images)} pictures are too few for prototypes; give at least {FEWEST}")
     rng = np.random.default_rng(seed)
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = pool.map(lambda i: condition_features(model, load_image(chosen[i]), seed + i), range(len(chosen)))
-        table = np.stack(list(tqdm(jobs, total=len(chosen), unit="picture", desc="prototypes", disable=None)))
-    fitted = calibrate(table, model.encoder_sha256, rng)
-    facts = {"bank": BANK_VERSION, "seed": seed, "images": len(chosen), "model": model.id, "dtype": "float32"}
-    return fitted, facts
+    # Tokens of every picture under every condition are more than memory should hold.
+    with tempfile.TemporaryFile() as scratch, ThreadPoolExecutor(workers) as pool:
+        jobs = pool.map(lambda i: see(model, load_image(chosen[i]), seed + i), range(len(chosen)))
+        table, tokens = [], None
+        for i, (found, seen) in enumerate(tqdm(jobs, total=len(chosen), unit="picture", disable=None)):
+            if tokens is None:
+                tokens = np.memmap(scratch, np.float16, "w+", shape=(len(chosen), *seen.shape))
+            table.append(found)
+            tokens[i] = seen
+        matcher = fit_matcher(np.stack(table), rng)
+        remedies, maps = fit_remedies(tokens, rng.permutation(len(chosen)) % FOLDS)
+    facts = {**model.identity, "bank": BANK_VERSION, "seed": seed, "images": len(chosen), "model": model.id}
+    return Prototypes(matcher, remedies, maps, facts | {"dtype": "float32"})
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -61,84 +69,83 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
-def condition_features(model: OrtMLLM, image: np.ndarray, seed: int) -> np.ndarray:
-    """Features of a picture under every condition: float64 [36, 832]."""
-    return np.stack(
-        [
-            features(model.perceive(image if kind == "clean" else apply(image, kind, severity, seed)).stats)
-            for kind, severity in CONDITIONS
-        ]
-    )
+def see(model: OrtMLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features [48, 832] of a picture under every condition; tokens float16 [36 + restored ones, N, D]."""
+    known = [image if kind == "clean" else apply(image, kind, severity, seed) for kind, severity in KNOWN]
+    restored = [restore(known[i], *KNOWN[i]) for i in RESTORED]
+    seen = [model.perceive(picture) for picture in (*known, *restored)]
+    foreign = [model.perceive(spoil(image, kind, level, seed)) for kind, level in FOREIGN]
+    stats = [p.stats for p in (*seen[: len(known)], *foreign)]
+    return features(np.stack(stats)), np.stack([p.tokens for p in seen]).astype(np.float16)
 
 
-def calibrate(table: np.ndarray, encoder: str, rng: np.random.Generator) -> Prototypes:
-    """Fit on all pictures; set temperature, clean bias and novelty limit where a fold was not fitted on.
+def fit_remedies(
+    tokens: np.ndarray, folds: np.ndarray, rank: int = RANK
+) -> tuple[tuple[Remedy, ...], dict[str, np.ndarray]]:
+    """Choose for each noise and severity among nothing, restoring, a map, and both; by cross-fitted error.
 
     Args:
-        table: float64 [N, K, F], every picture under every condition.
+        tokens: [P, 36 + restored, N, D] as from `see`.
+        folds: integers [P]; a picture's error is measured by maps fitted on the other folds.
     """
-    folds = np.arange(len(table)) % 4
-    folds = folds[rng.permutation(len(folds))]
-    white_points, residuals = [], []
-    for fold in range(4):
-        part = fit(table[folds != fold], encoder)
-        flat = table[folds == fold].reshape(-1, table.shape[2])
-        inside = ((flat - part.centre) @ part.whiten) @ part.basis
-        white_points.append(((inside[:, None] - part.points) ** 2).sum(2).reshape(-1, len(CONDITIONS), len(CONDITIONS)))
-        residuals.append(part.evidence(flat)[1].reshape(-1, len(CONDITIONS)))
-    distances, residual = np.concatenate(white_points), np.concatenate(residuals)
-    fitted = fit(table, encoder)
-    temperature = min(np.geomspace(0.5, 60, 40), key=lambda t: _cross_entropy(distances, t))
-    limit = max(np.quantile(residual[:, 0], KNOWN_KEPT), np.quantile(residual, KNOWN_KEPT))
-    # The smallest bias towards clean that leaves enough clean pictures clean: do no harm first.
-    clean = distances[:, 0]
-    bias = 0.0
-    while _clean_rate(clean, temperature, bias) < CLEAN_KEPT and bias < 20:
-        bias += 0.1
-    return replace(fitted, temperature=float(temperature), clean_bias=float(bias), novelty_limit=float(limit))
+    clean = tokens[:, 0].astype(np.float32)
+    variance = float(((clean - clean.mean((0, 1))) ** 2).mean())
+    remedies, maps = [], []
+    for i, (kind, severity) in enumerate(tqdm(KNOWN, unit="noise", desc="remedies", disable=None)):
+        if kind == "clean":
+            continue
+        noisy = tokens[:, i].astype(np.float32)
+        before = float(((noisy - clean) ** 2).mean()) / variance
+        options = [(before, False, None)]
+        views = [(False, noisy)]
+        if i in RESTORED:
+            views.append((True, tokens[:, len(KNOWN) + RESTORED.index(i)].astype(np.float32)))
+            options.append((float(((views[1][1] - clean) ** 2).mean()) / variance, True, None))
+        options += [(cross_error(view, clean, folds, rank) / variance, done, view) for done, view in views]
+        # The simplest remedy within the gain of the best.
+        best = min(error for error, _, _ in options)
+        after, restored, view = next(o for o in options if o[0] <= best + GAIN)
+        index = None
+        if view is not None:
+            index = len(maps)
+            maps.append(fit_transport(view.reshape(-1, view.shape[2]), clean.reshape(-1, view.shape[2]), rank))
+        remedies.append(Remedy(kind, severity, restored, index, round(before, 4), round(after, 4)))
+    width, single = tokens.shape[3], {"down": np.float16, "up": np.float16, "offset": np.float32, "shift": np.float32}
+    empty = {"down": (0, width, rank), "up": (0, rank, width), "offset": (0, rank), "shift": (0, width)}
+    stacked = {n: np.stack([m[n] for m in maps]) if maps else np.empty(empty[n]) for n in TRANSPORT_ARRAYS}
+    return tuple(remedies), {n: a.astype(single[n]) for n, a in stacked.items()}
 
 
-def fit(table: np.ndarray, encoder: str) -> Prototypes:
-    """Whitening, separating directions and condition means of features [N, K, F]."""
-    means = table.mean(0)
-    within = (table - means).reshape(-1, table.shape[2])
-    # Double precision throughout: hundreds of correlated channels leave tiny eigenvalues.
-    covariance = within.T @ within / len(within)
-    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    values, vectors = np.linalg.eigh(covariance)
-    whiten = vectors / np.sqrt(values)
-    white = (means - means[0]) @ whiten
-    basis = np.linalg.svd(white - white.mean(0), full_matrices=False)[2][: len(CONDITIONS) - 1].T
-    return Prototypes(
-        centre=means[0],
-        whiten=whiten,
-        basis=basis,
-        points=white @ basis,
-        kinds=tuple(k for k, _ in CONDITIONS),
-        severities=tuple(s for _, s in CONDITIONS),
-        temperature=1.0,
-        clean_bias=0.0,
-        novelty_limit=np.inf,
-        encoder=encoder,
-    )
+def cross_error(view: np.ndarray, clean: np.ndarray, folds: np.ndarray, rank: int) -> float:
+    """Mean squared error of mapped tokens [P, N, D] where their picture was not fitted on."""
+    total = 0.0
+    for fold in range(FOLDS):
+        held = folds == fold
+        x, y = (a[~held].reshape(-1, a.shape[2]) for a in (view, clean))
+        mapped = transport(view[held], fit_transport(x, y, rank))
+        total += float(((mapped - clean[held]) ** 2).sum())
+    return total / clean.size
 
 
-def _by_kind(distances: np.ndarray, temperature: float, bias: float) -> np.ndarray:
-    """Probability of each of the 8 kinds (clean first): [..., 36] -> [..., 8]."""
-    logits = -0.5 * distances / temperature
-    logits[..., 0] += bias
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    noisy = weights[..., 1:].reshape(*weights.shape[:-1], len(IMAGE_KINDS), 5).sum(-1)
-    return np.concatenate([weights[..., :1], noisy], -1)
+def transport(x: np.ndarray, fitted: dict[str, np.ndarray]) -> np.ndarray:
+    """Tokens [..., D] through a map."""
+    return x + (x @ fitted["down"] - fitted["offset"]) @ fitted["up"] + fitted["shift"]
 
 
-def _cross_entropy(distances: np.ndarray, temperature: float) -> float:
-    probabilities = _by_kind(distances, temperature, 0.0)
-    truth = np.array([0, *np.repeat(np.arange(1, len(IMAGE_KINDS) + 1), 5)])
-    right = np.take_along_axis(probabilities, np.broadcast_to(truth[None, :, None], (len(distances), 36, 1)), 2)
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
-
-
-def _clean_rate(clean: np.ndarray, temperature: float, bias: float) -> float:
-    return float((_by_kind(clean, temperature, bias).argmax(-1) == 0).mean())
+def fit_transport(x: np.ndarray, y: np.ndarray, rank: int) -> dict[str, np.ndarray]:
+    """Reduced-rank ridge regression of y - x on x, [T, D] each (Mukherjee & Zhu 2011, 10.1002/sam.10138)."""
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    centred = x - x_mean
+    gram = centred.T @ centred
+    gram_ridged = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+    weights = np.linalg.solve(gram_ridged, centred.T @ (y - y_mean) - gram)
+    # The fitted values' widest directions are the best subspace of that rank.
+    directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
+    # Rounded as stored, so that the offset takes away exactly what `down` lets through.
+    down = (weights @ directions).astype(np.float16)
+    return {
+        "down": down.astype(np.float32),
+        "up": directions.T.astype(np.float16).astype(np.float32),
+        "offset": x_mean @ down.astype(np.float32),
+        "shift": y_mean - x_mean,
+    }

@@ -45,6 +45,13 @@ class QuestionReport:
     repaired: str
     edits: tuple[Edit, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `imc-lite repair --json` prints."""
+        edits = [{"from": e.source, "to": e.target, **asdict(e)} for e in self.edits]
+        for edit in edits:
+            del edit["source"], edit["target"]
+        return {"original": self.original, "repaired": self.repaired, "edits": edits}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -67,8 +74,5 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The row that `--json` prints; see docs/json.md for the stable schema."""
         row = asdict(self)
-        row["question"]["edits"] = [
-            {"from": e.source, "to": e.target, "reason": e.reason, "probability": e.probability}
-            for e in self.question.edits
-        ]
+        row["question"] = self.question.to_dict()
         return {"id": row.pop("id"), **row}

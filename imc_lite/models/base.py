@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from imc_lite.calibration import Transport
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,21 @@ class Generation:
 
 
 class MLLM(Protocol):
-    """A multi-modal language model behind three verbs."""
+    """A multi-modal language model behind four verbs."""
 
     id: str
 
     def perceive(self, image: np.ndarray) -> Perception:
         """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""
 
+    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+        """Tokens float32 [N, D] through one map of the model's prototypes."""
+
     def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
         """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone."""
 
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probabilities of each candidate's tokens as the answer to `prompt`: one float32 [T_i] each."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from imc_lite.models.base import Generation, Perception
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from imc_lite.calibration import Transport
 
 BLOCKED = np.float32(-1e4)
 CACHE_STEP = 256
@@ -41,10 +45,11 @@ class OrtMLLM:
         self.id, self.version = self.bundle.id, self.bundle.version
         self.config = self.bundle.json("config.json")
 
-    @property
-    def encoder_sha256(self) -> str:
-        """Identifies the encoder's weights; prototypes belong to one encoder."""
-        return str(self.bundle.files["encoder.bin"]["sha256"])
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """SHA-256 of the encoder's weights and of its preprocessing: what prototypes belong to."""
+        steps = json.dumps(self.config["encoder"], sort_keys=True).encode()
+        return {"encoder": self.bundle.files["encoder.bin"]["sha256"], "preprocessing": sha256(steps).hexdigest()}
 
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
@@ -52,6 +57,11 @@ class OrtMLLM:
 
         tokens, stats = self._encoder.run(["tokens", "stats"], {"pixels": preprocess(image)[None]})
         return Perception(tokens[0], stats[0])
+
+    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+        """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
+        feeds = {"x": tokens, "down": transport.down, "up": transport.up}
+        return self._calibrate.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
 
     def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [25, 1280], or None for text alone.
@@ -88,10 +98,15 @@ class OrtMLLM:
         """Like `score`, over embeddings float32 [P, hidden] and token ids; `ended` adds the end token."""
         decoder, end = self._decoder, self.config["prompt"]["end"]
         wanted = [[*c, *end] if ended else list(c) for c in candidates]
-        room = self.config["decoder"]["positions"] - len(prefix)
+        # What all candidates begin with is read once; at least one token of each is left to tell them apart.
+        shared = _common(wanted)
+        whole = np.concatenate([prefix, self._embed(shared)]) if shared else prefix
+        wanted = [w[len(shared) :] for w in wanted]
+        room = self.config["decoder"]["positions"] - len(whole)
         longest = max((len(w) for w in wanted), default=0)
-        decoder.begin(min(len(prefix) + sum(map(len, wanted)), len(prefix) + max(room, longest)))
-        first = log_softmax(decoder.extend(prefix)[0])
+        decoder.begin(min(len(whole) + sum(map(len, wanted)), len(whole) + max(room, longest)))
+        rows = log_softmax(decoder.extend(whole, last=len(shared) + 1))
+        head, first = [rows[j, t] for j, t in enumerate(shared)], rows[-1]
         out: list[np.ndarray] = []
         for chunk in _chunks(wanted, room):
             segments = [ids[:-1] for ids in chunk]
@@ -101,7 +116,7 @@ class OrtMLLM:
             for ids in chunk:
                 tail = [] if rows is None else [rows[at + j, t] for j, t in enumerate(ids[1:])]
                 at += len(ids) - 1
-                out.append(np.array([first[ids[0]], *tail], np.float32))
+                out.append(np.array([*head, first[ids[0]], *tail], np.float32))
         return out
 
     def encode(self, text: str) -> list[int]:
@@ -137,6 +152,10 @@ class OrtMLLM:
     @cached_property
     def _encoder(self) -> onnxruntime.InferenceSession:
         return self.session("encoder")
+
+    @cached_property
+    def _calibrate(self) -> onnxruntime.InferenceSession:
+        return self.session("calibrate")
 
     @cached_property
     def _projector(self) -> onnxruntime.InferenceSession:
@@ -194,11 +213,11 @@ class _Decoder:
                 self.binding.bind_ortvalue_output(f"present_{i}_{s}", buffer)
                 self.buffers.append(buffer)
 
-    def extend(self, embeds: np.ndarray) -> np.ndarray:
-        """Append float32 [S, hidden]; logits float32 [1, vocab] after the last of them."""
+    def extend(self, embeds: np.ndarray, last: int = 1) -> np.ndarray:
+        """Append float32 [S, hidden]; logits float32 [last, vocab] after the last so many of them."""
         count, past = len(embeds), self.length
         bias = np.zeros((count, past + count), np.float32)
-        logits = self._run(embeds, np.arange(past, past + count), bias, np.array([count - 1]))
+        logits = self._run(embeds, np.arange(past, past + count), bias, np.arange(count - last, count))
         self.length = past + count
         return logits
 
@@ -244,6 +263,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Natural-log probabilities along the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def _common(items: list[list[int]]) -> list[int]:
+    """The longest beginning that all share, short of any whole item."""
+    length = min((len(item) for item in items), default=1) - 1
+    while any(item[:length] != items[0][:length] for item in items):
+        length -= 1
+    return items[0][:length] if items else []
 
 
 def _chunks(items: list[list[int]], room: int) -> list[list[list[int]]]:

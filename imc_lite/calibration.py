@@ -1,0 +1,124 @@
+"""Put noisy tokens back where clean ones lie: per noise kind and severity, what helps, and how much it leaves.
+
+A `Remedy` says whether to restore the pixels first and which low-rank map to apply afterwards; both were kept only
+where cross-fitting on clean pictures and their noisy copies showed a gain. The map is the one of
+`imc_lite.kernels.reference.calibrate`, exported to ONNX for hosts without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imc_lite.errors import ImcError
+from imc_lite.perception import Matcher
+
+FORMAT = 2
+# Beyond this share of the tokens' variance the answers no longer follow the picture
+# (recipes/results/calibration.json: the conditions where calibrated answers stay significantly below clean ones).
+GRADABLE_LIMIT = 0.55
+MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
+TRANSPORT_ARRAYS = ("down", "up", "offset", "shift")
+
+
+@dataclass(frozen=True)
+class Transport:
+    """x' = x + (x - m) V U + (c - m): V down [D, r], U up [r, D], m V offset [r], c - m shift [D], all float32."""
+
+    down: np.ndarray
+    up: np.ndarray
+    offset: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What to do about one noise at one severity.
+
+    `before` and `after` are the expected squared error of the tokens without and with the remedy, as shares of the
+    variance of clean tokens. `transport` indexes the file's maps; None where none helps.
+    """
+
+    kind: str
+    severity: int
+    restore: bool
+    transport: int | None
+    before: float
+    after: float
+
+    @property
+    def gradable(self) -> bool:
+        """Whether enough of the picture is expected to reach the language model."""
+        return self.after <= GRADABLE_LIMIT
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """What `imc-lite prototypes build` writes: the matcher, the remedies, and what they belong to.
+
+    `facts` holds encoder (SHA-256 of its weights), preprocessing (SHA-256), bank version, seed, number of pictures.
+    """
+
+    matcher: Matcher
+    remedies: tuple[Remedy, ...]
+    maps: dict[str, np.ndarray]
+    facts: dict[str, object]
+
+    def remedy(self, kind: str, severity: int) -> Remedy | None:
+        """None for clean and unknown pictures: they are left alone."""
+        return next((r for r in self.remedies if (r.kind, r.severity) == (kind, severity)), None)
+
+    def transport(self, remedy: Remedy) -> Transport | None:
+        """The map of a remedy, in float32."""
+        if remedy.transport is None:
+            return None
+        return Transport(**{n: self.maps[n][remedy.transport].astype(np.float32) for n in TRANSPORT_ARRAYS})
+
+    def save(self, path: Path) -> None:
+        """Write safetensors; everything that is no array goes into its JSON header."""
+        from safetensors.numpy import save
+
+        from imc_lite.files import write_atomically
+
+        arrays = {n: np.ascontiguousarray(getattr(self.matcher, n), np.float32) for n in MATCHER_ARRAYS}
+        header = {
+            "format": FORMAT,
+            "kinds": self.matcher.kinds,
+            "severities": self.matcher.severities,
+            "novelty_limit": self.matcher.novelty_limit,
+            "remedies": [asdict(r) for r in self.remedies],
+            **self.facts,
+        }
+        data = save(arrays | self.maps, {"imc_lite": json.dumps(header)})
+        write_atomically(path, lambda file: file.write(data))
+
+
+def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
+    """Read prototypes built for the encoder and preprocessing with these SHA-256 (`OrtMLLM.identity`).
+
+    Raises:
+        ImcError: unreadable, or built for another encoder, preprocessing, noise bank or format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from imc_lite.noise import BANK_VERSION
+
+    remedy = "build them: imc-lite prototypes build"
+    try:
+        with safe_open(path, "np") as file:
+            header = json.loads((file.metadata() or {})["imc_lite"])
+            arrays = {name: file.get_tensor(name) for name in (*MATCHER_ARRAYS, *TRANSPORT_ARRAYS)}
+        if header.pop("format") != FORMAT:
+            raise ImcError(f"the prototypes in {path} have another format; {remedy}")
+        names = {"kinds": tuple(header.pop("kinds")), "severities": tuple(header.pop("severities"))}
+        limit, remedies = header.pop("novelty_limit"), tuple(Remedy(**r) for r in header.pop("remedies"))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ImcError(f"{path} holds no readable prototypes; {remedy}") from error
+    for name, value in {**wanted, "bank": BANK_VERSION}.items():
+        if header.get(name) != value:
+            raise ImcError(f"the prototypes in {path} belong to another {name}; {remedy}")
+    matcher = Matcher(**{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit)
+    return Prototypes(matcher, remedies, {n: arrays[n] for n in TRANSPORT_ARRAYS}, header)

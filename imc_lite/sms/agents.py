@@ -1,0 +1,176 @@
+"""The hierarchy that repairs a question, every role played by the model that answers it.
+
+assessor  is this text damaged? the model's own yes or no, and the words that nobody knows
+proposers readings of the damaged words (`imc_lite.sms.proposers`), called only for words under suspicion
+verifier  how likely the model finds each whole repaired question
+arbiter   the best reading if it is clearly better than leaving the word alone, and the guard does not object
+
+The question is data in all of it: candidates come from the word list, the model only weighs them, so a question
+that gives orders is weighed like any other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imc_lite.models.base import MLLM
+from imc_lite.results import Edit, QuestionReport
+from imc_lite.sms import guard
+from imc_lite.sms.lexicon import Lexicon, default_lexicon
+from imc_lite.sms.proposers import LONG_FORM, Candidate, propose
+
+ASSESS = "Is this question damaged? {}"
+REPAIR = "Repair this question: {}"
+ALARM = 0.9  # above this the assessor has known words doubted too
+SURPRISE = -3.0  # log-probability below which a known word is doubted then
+PLAIN = "Ask a question about a medical image."
+# Chosen on questions of training pictures that were held out, and SLAKE's validation questions.
+KEEP_UNKNOWN, KEEP_RARE, KEEP_COMMON = 6.0, 2.0, 0.0  # what it costs to leave a word as it stands
+CHANNEL = 1.5  # weight of the channel's cost beside the model's likelihood
+SURE = 0.8  # posterior a repair needs
+MOST_WORDS = 12  # words under suspicion; more is no question
+SUSPECTS = 2  # known words that are doubted when the assessor is alarmed
+
+
+@dataclass
+class Word:
+    """A run of letters and digits, and what stands between it and the next one."""
+
+    core: str
+    tail: str
+
+
+def repair(model: MLLM, question: str, lexicon: Lexicon | None = None) -> QuestionReport:
+    """The question repaired where that is safe, and every edit; a clean one comes back as it is.
+
+    Args:
+        model: weighs the readings; no image is shown to it.
+        question: as from `imc_lite.pipeline.check_question`.
+        lexicon: words that need no repair; the packaged one by default.
+    """
+    words, edits = repair_words(model, question, lexicon or default_lexicon())
+    return QuestionReport(question, " ".join(words), tuple(edits))
+
+
+def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str], list[Edit]]:
+    """What each word of the question, parted at spaces, becomes; shorthand may become several words."""
+    words, starts = _split(question)
+    doubted = [i for i, w in enumerate(words) if _strange(w, lexicon)][:MOST_WORDS]
+    edits: list[tuple[int, Edit]] = []
+    if doubted:
+        edits = _settle(model, question, words, doubted, lexicon)
+    text = _join(words)
+    if assess(model, text) >= ALARM:
+        done = {i for i, _ in edits} | set(doubted)
+        edits += _settle(model, text, words, [i for i in _suspects(model, words) if i not in done], lexicon)
+    bounds = [*starts, len(words)]
+    whole = [_join(words[a:b]).strip(" ") for a, b in itertools.pairwise(bounds)]
+    return whole, [edit for _, edit in sorted(edits, key=lambda e: e[0])]
+
+
+def assess(model: MLLM, question: str) -> float:
+    """The model's own probability that a question is damaged."""
+    yes, no = (float(logprobs.sum()) for logprobs in model.score(ASSESS.format(question), ["yes", "no"]))
+    return 1 / (1 + math.exp(no - yes))
+
+
+def _settle(
+    model: MLLM, question: str, words: list[Word], doubted: list[int], lexicon: Lexicon
+) -> list[tuple[int, Edit]]:
+    """Decide word by word, the likeliest readings of the others in place; changes `words`."""
+    options = {i: propose(words[i].core.lower(), lexicon) for i in doubted}
+    options = {i: found for i, found in options.items() if found}
+    original = [w.core for w in words]
+    for i, found in options.items():
+        words[i].core = _cased(found[0].text, original[i])
+    edits = []
+    for i, found in options.items():
+        source = original[i].lower()
+        texts = [original[i], *(_cased(c.text, original[i]) for c in found)]
+        rows = []
+        for text in texts:
+            words[i].core = text
+            rows.append(_join(words))
+        likelihood = weigh(model, question, rows)
+        keep = KEEP_COMMON if lexicon.common(source) else KEEP_RARE if source in lexicon else KEEP_UNKNOWN
+        costs = [keep, *(CHANNEL * c.cost for c in found)]
+        posterior = _softmax([a - b for a, b in zip(likelihood, costs, strict=True)])
+        best = int(np.argmax(posterior))
+        words[i].core = original[i]
+        if best and posterior[best] >= SURE and _permitted(source, found[best - 1], found, source in lexicon):
+            words[i].core = texts[best]
+            edits.append((i, Edit(original[i], texts[best], found[best - 1].reason, round(posterior[best], 4))))
+    return edits
+
+
+def weigh(model: MLLM, question: str, readings: list[str]) -> list[float]:
+    """Log-likelihood of each reading of a question, half as its repair and half as a question on its own.
+
+    As a repair alone, a model that has learnt to repair copies too much ("shitf" keeps its first four letters); on
+    its own alone, it forgets what was written.
+    """
+    prompts = (REPAIR.format(question), PLAIN)
+    scores = [[float(logprobs.sum()) for logprobs in model.score(prompt, readings)] for prompt in prompts]
+    return [0.5 * (a + b) for a, b in zip(*scores, strict=True)]
+
+
+def _permitted(source: str, target: Candidate, found: Sequence[Candidate], known: bool) -> bool:
+    if target.reason == "shorthand":  # the table gives each short form one reading
+        return True
+    rivals = [c.text for c in found if c.cost <= target.cost + 1]
+    return guard.allowed(source, target.text, rivals, known)
+
+
+def _suspects(model: MLLM, words: list[Word]) -> list[int]:
+    """The words that the model itself would least have written there."""
+    text = _join(words)
+    found = model.score(REPAIR.format(text), [text])[0]
+    ends = [len(model.encode(_join(words[: i + 1]).rstrip(" "))) for i in range(len(words))]
+    likely = [float(part.sum()) for part in np.split(found, ends)[: len(words)]]
+    free = [i for i, w in enumerate(words) if len(w.core) > 1 and not guard.protected(w.core.lower())]
+    return sorted(i for i in sorted(free, key=likely.__getitem__)[:SUSPECTS] if likely[i] < SURPRISE)
+
+
+def _strange(word: Word, lexicon: Lexicon) -> bool:
+    """Shorthand, or not a word people use; measures, signs and abbreviations in capitals are left alone."""
+    core = word.core.lower()
+    if core in LONG_FORM and word.core == core:
+        return True
+    if lexicon.common(core) or not any(c.isalpha() for c in core) or guard.protected(core):
+        return False
+    return not (word.core.isupper() and core.isalpha())
+
+
+def _split(question: str) -> tuple[list[Word], list[int]]:
+    """Words and, for each part between spaces, the index of its first word. `_join` is the inverse."""
+    words, starts = [], []
+    for part in question.split(" "):
+        starts.append(len(words))
+        bare = next((b for b in (part.rstrip("?.,;:!)"), part.rstrip("?,;!)")) if b in LONG_FORM), None)
+        if bare is not None:  # "w/" and "b/l" are one word each
+            words.append(Word(bare, part[len(bare) :] + " "))
+            continue
+        runs = re.findall(r"([^\W_](?:[\w']*[^\W_])?)?([^\w]*|_+)", part)
+        words += [Word(core, tail) for core, tail in runs if core or tail] or [Word("", "")]
+        words[-1].tail += " "
+    words[-1].tail = words[-1].tail.removesuffix(" ")
+    return words, starts
+
+
+def _join(words: Sequence[Word]) -> str:
+    return "".join(w.core + w.tail for w in words)
+
+
+def _cased(text: str, like: str) -> str:
+    return text[:1].upper() + text[1:] if like[:1].isupper() else text
+
+
+def _softmax(values: list[float]) -> list[float]:
+    weights = np.exp(np.array(values) - max(values))
+    return [float(v) for v in weights / weights.sum()]

@@ -1,0 +1,75 @@
+"""The meaning guard: words that turn a question into another question.
+
+Deterministic, behind the model: a known word of these classes never changes, and a damaged one is repaired into
+one of them only when no second reading is in reach.
+"""
+
+from __future__ import annotations
+
+import re
+
+CLASSES: dict[str, frozenset[str]] = {
+    "side": frozenset(["left", "right", "bilateral", "bilaterally", "unilateral", "ipsilateral", "contralateral"]),
+    "negation": frozenset(
+        ["no", "not", "nor", "never", "none", "neither", "without", "absent", "absence", "cannot", "isn't", "aren't",
+         "doesn't", "don't", "wasn't", "weren't", "hasn't", "haven't", "can't", "normal", "abnormal", "normally",
+         "abnormally", "non", "un"]
+    ),
+    "position": frozenset(
+        ["upper", "lower", "anterior", "posterior", "superior", "inferior", "lateral", "medial", "proximal", "distal",
+         "above", "below", "front", "behind", "inside", "outside", "cranial", "caudal", "central", "peripheral",
+         "dorsal", "ventral", "middle", "top", "bottom", "midline", "ap", "pa"]
+    ),
+    "comparison": frozenset(
+        ["more", "less", "larger", "smaller", "bigger", "greater", "fewer", "most", "least", "than", "before", "after",
+         "increased", "decreased", "increase", "decrease", "enlarged", "hyperdense", "hypodense", "hyperintense",
+         "hypointense", "hyper", "hypo", "dilated", "collapsed", "higher", "high", "low", "elevated", "depressed"]
+    ),
+    "number": frozenset(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "first", "second",
+         "third", "fourth", "fifth", "single", "double", "multiple", "mm", "cm", "ml", "mg", "kg"]
+    ),
+    "anatomy": frozenset(
+        ["abdomen", "adrenal", "aorta", "appendix", "arm", "artery", "bladder", "bone", "bowel", "brain", "brainstem",
+         "bronchus", "cecum", "cerebellum", "cerebrum", "chest", "clavicle", "colon", "cortex", "diaphragm",
+         "duodenum", "esophagus", "eye", "femur", "gallbladder", "head", "heart", "hilum", "hip", "humerus", "ileum",
+         "ilium", "intestine", "jejunum", "kidney", "kidneys", "larynx", "liver", "lobe", "lung", "lungs",
+         "mediastinum", "muscle", "neck", "pancreas", "pelvis", "pericardium", "perineum", "peritoneum", "pharynx",
+         "pleura", "prostate", "pylorus", "rectum", "rib", "ribs", "sinus", "skull", "spine", "spleen", "stomach",
+         "thalamus", "thorax", "trachea", "ureter", "urethra", "uterus", "vein", "ventricle", "ventricles",
+         "vertebra", "vertebrae", "ct", "mri", "mr"]
+    ),
+}  # fmt: skip
+_CLASS_OF = {word: name for name, words in CLASSES.items() for word in words}
+# "12", "5.6cm", "T2", "L4-L5", "C3", "2nd": anything that may be a measure or a level.
+_MEASURE = re.compile(r"(?i)^[a-z]{0,2}-?\d+(?:[.,:/x×-]?[a-z]?\d+)*\s*(?:%|mm|cm|ml|mg|kg|st|nd|rd|th|th?)?$")
+
+
+def protected(word: str) -> str | None:
+    """The class of a bare lower-case word that may not change ("side", "negation", …), or None."""
+    if _MEASURE.match(word):
+        return "number"
+    return _CLASS_OF.get(word) or ("negation" if word.endswith("n't") else None)
+
+
+def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
+    """Whether a word may be repaired.
+
+    Args:
+        source: the word as it stands, lower case; `known` if it is in the lexicon or a measure.
+        target: what it would become; several words for shorthand.
+        others: every other candidate as near to the source as the target.
+    """
+    if known and protected(source):
+        return False
+    wanted = [w for w in target.split() if protected(w)]
+    if not wanted:
+        return True
+    # An intact word never becomes a protected one, and a damaged one only if nothing else is as near.
+    rivals = [other for other in others if _stem(other) != _stem(target)]
+    return not known and not any(protected(w) for rival in rivals for w in rival.split())
+
+
+def _stem(word: str) -> str:
+    """Rib and ribs are no two readings."""
+    return word.removesuffix("s").removesuffix("e")
