@@ -92,7 +92,9 @@ class Prototypes:
             "remedies": [asdict(r) for r in self.remedies],
             **self.facts,
         }
-        data = save(arrays | self.maps, {"imc_lite": json.dumps(header)})
+        # safetensors writes an array's memory as it lies: only C order is read back as what it was.
+        arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
+        data = save(arrays, {"imc_lite": json.dumps(header)})
         write_atomically(path, lambda file: file.write(data))
 
 

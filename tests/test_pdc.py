@@ -1,0 +1,193 @@
+"""Image noise from end to end: named, restored, calibrated, reported; and clean pictures left alone to the bit."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from imc_lite import IMC, ImcError, load_image
+from imc_lite.calibration import Remedy, load_prototypes
+from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.perception import features
+from imc_lite.restore import RESTORERS, restore
+
+IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
+STRONG = ("gaussian", "speckle", "impulse", "motion_blur", "low_contrast", "pixelation")
+
+
+@pytest.fixture(scope="module")
+def imc():
+    return IMC.from_pretrained()
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
+def test_clean_pictures_pass_to_the_bit(imc, path):
+    pixels = load_image(path)
+    seen = imc.see(pixels)
+    assert seen.report.noise.kind == "clean" and seen.report.gradable is True
+    assert not seen.report.restored and not seen.report.calibrated
+    assert seen.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
+
+
+@pytest.mark.parametrize("kind", STRONG)
+def test_noise_is_named_and_the_tokens_come_back(imc, kind):
+    before = after = 0.0
+    for path in IMAGES:
+        pixels = load_image(path)
+        clean = imc.model.perceive(pixels).tokens
+        noisy = apply(pixels, kind, 4, seed=3)
+        seen = imc.see(noisy)
+        assert seen.report.noise.kind == kind
+        assert abs(seen.report.noise.severity - 4) <= 1 and seen.report.noise.probability > 0.5
+        assert seen.report.restored or seen.report.calibrated
+        before += np.square(imc.model.perceive(noisy).tokens - clean).sum()
+        after += np.square(seen.tokens - clean).sum()
+    assert after < 0.75 * before
+
+
+def test_a_strange_picture_is_left_alone(imc):
+    stripes = np.zeros((320, 320, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 200)
+    seen = imc.see(stripes)
+    assert seen.report.noise.kind == "unknown"
+    assert seen.report.gradable is None and "do not know" in seen.report.reason
+    assert seen.tokens.tobytes() == imc.model.perceive(stripes).tokens.tobytes()
+
+
+def test_what_is_lost_is_said(imc):
+    report = imc.inspect(apply(load_image(IMAGES[0]), "gaussian", 5, seed=0))
+    assert report.gradable is False and "gaussian of severity" in report.reason
+
+
+def test_without_pdc_nothing_is_looked_for():
+    result = IMC.from_pretrained(pdc=False).answer(IMAGES[0], "What modality is this?")
+    assert result.image.noise is None and result.image.gradable is None
+
+
+def test_matching_follows_the_specification(imc):
+    torch = pytest.importorskip("torch")
+    from imc_lite.kernels import reference
+
+    matcher = imc.prototypes.matcher
+    names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
+    mean, whiten, points, bias, precision, reconstruct = (torch.from_numpy(getattr(matcher, n)) for n in names)
+    weighted = reconstruct.double() * precision.double()
+    pictures = [load_image(IMAGES[0]), *(apply(load_image(IMAGES[1]), k, 3, 0) for k in IMAGE_KINDS)]
+    values = features(np.stack([imc.model.perceive(p).stats for p in pictures]))
+    found = reference.match_stats(
+        torch.from_numpy(values), mean, whiten, points, bias, precision, weighted.T, weighted @ reconstruct.double().T
+    )
+    probabilities, novelty = matcher.evidence(values)
+    assert np.abs(found[1].numpy() - probabilities).max() < 1e-5
+    assert np.allclose(found[2].numpy(), novelty, rtol=1e-4)
+
+
+def test_calibrating_follows_the_specification(imc):
+    torch = pytest.importorskip("torch")
+    from imc_lite.kernels import reference
+
+    remedy = next(r for r in imc.prototypes.remedies if r.transport is not None)
+    transport = imc.prototypes.transport(remedy)
+    tokens = imc.model.perceive(apply(load_image(IMAGES[0]), remedy.kind, remedy.severity, 0)).tokens
+    maps = (torch.from_numpy(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift"))
+    wanted, _ = reference.calibrate(torch.from_numpy(tokens)[None], torch.ones(1, 1), *maps)
+    found = imc.model.calibrate(tokens, transport)
+    assert np.abs(found - wanted[0].numpy()).max() < 1e-4 * np.abs(tokens).max()
+
+
+@pytest.mark.parametrize("kind", RESTORERS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 700), (17, 5), (400, 333), (320, 320)])
+def test_restorers_take_any_size(kind, shape):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (*shape, 1), np.uint8).repeat(3, 2)
+    for picture in (grey, rng.integers(0, 256, (*shape, 3), np.uint8), np.zeros((*shape, 3), np.uint8)):
+        out = restore(picture, kind, 5)
+        assert out.dtype == np.uint8 and out.shape[2] == 3 and max(out.shape) <= 320
+        assert (out[..., 0] == out[..., 1]).all() or picture is not grey
+
+
+@pytest.mark.parametrize("kind", RESTORERS)
+def test_restoring_brings_pixels_nearer(kind):
+    picture = np.asarray(load_image(IMAGES[0]))
+    noisy = apply(picture, kind, 4, 0)
+    size = restore(noisy, kind, 4).shape
+    from PIL import Image
+
+    def fitted(pixels):
+        return np.asarray(Image.fromarray(pixels).resize(size[1::-1], Image.Resampling.BOX), float)
+
+    error = np.abs(fitted(noisy) - fitted(picture)).mean()
+    assert np.abs(restore(noisy, kind, 4) - fitted(picture)).mean() < error
+
+
+def test_restoring_an_unknown_kind_is_refused():
+    with pytest.raises(ImcError, match="no restorer"):
+        restore(np.zeros((4, 4, 3), np.uint8), "fog", 1)
+
+
+def test_prototypes_of_another_encoder_are_refused(imc, default_bundle, tmp_path):
+    packaged = default_bundle / "prototypes.safetensors"
+    with pytest.raises(ImcError, match="another encoder"):
+        load_prototypes(packaged, {**imc.model.identity, "encoder": "0" * 64})
+    with pytest.raises(ImcError, match="another preprocessing"):
+        load_prototypes(packaged, {**imc.model.identity, "preprocessing": "0" * 64})
+    stripped = tmp_path / "stripped.safetensors"
+    save_file(load_file(packaged), stripped)
+    for bad in (stripped, Path(__file__), tmp_path / "none"):
+        with pytest.raises(ImcError, match="no readable prototypes"):
+            load_prototypes(bad, imc.model.identity)
+
+
+def test_saved_prototypes_read_back_the_same(imc, tmp_path):
+    # Maps come from linear algebra in whatever memory order; the file must not care.
+    turned = {n: np.asfortranarray(a) for n, a in imc.prototypes.maps.items()}
+    replace(imc.prototypes, maps=turned).save(tmp_path / "p.safetensors")
+    again = load_prototypes(tmp_path / "p.safetensors", imc.model.identity)
+    assert again.remedies == imc.prototypes.remedies and again.facts == imc.prototypes.facts
+    for name, array in imc.prototypes.maps.items():
+        assert np.array_equal(again.maps[name], array)
+
+
+def test_remedies_of_the_default_model_never_make_things_worse(imc):
+    assert {(r.kind, r.severity) for r in imc.prototypes.remedies} == {(k, s) for k in IMAGE_KINDS for s in range(1, 6)}
+    assert all(isinstance(r, Remedy) and r.after <= r.before for r in imc.prototypes.remedies)
+
+
+@pytest.mark.slow
+def test_prototypes_build_from_a_folder(default_bundle, tmp_path):
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    for i in range(16):  # four pictures seen four ways
+        pixels = np.rot90(load_image(IMAGES[i % 4]), i // 4)
+        from PIL import Image
+
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{i}.png")
+    out = tmp_path / "ours.safetensors"
+    command = [sys.executable, "-m", "imc_lite"]
+    build = [*command, "prototypes", "build", "--images", folder, "-o", out]
+    assert subprocess.run(build, capture_output=True, check=False).returncode == 0
+    inspect = [*command, "inspect", IMAGES[0], "--prototypes", out, "--json"]
+    row = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+    assert row["noise"]["kind"] in ("clean", "unknown", *IMAGE_KINDS)
+
+
+def test_too_few_pictures_for_prototypes(default_bundle, tmp_path):
+    command = [sys.executable, "-m", "imc_lite", "prototypes", "build", "-o", tmp_path / "x", "--images"]
+    for folder, why in ((tmp_path, "too few"), (tmp_path / "none", "not a folder")):
+        done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_inspect_prints_the_documented_fields(default_bundle, chest, documented_fields):
+    command = [sys.executable, "-m", "imc_lite", "inspect", chest, "none.png", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    row, error = (json.loads(line) for line in done.stdout.splitlines())
+    found = {k for k in row if k != "noise"} | {f"noise.{k}" for k in row["noise"]}
+    assert found == documented_fields["inspect"]
+    assert done.returncode == 2 and error["path"] == "none.png" and "does not exist" in error["error"]
