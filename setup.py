@@ -26,6 +26,7 @@ EXTRAS = {
         TRANSFORMERS,
         "triton==3.9.0",
         "onnx>=1.19",
+        "onnxscript>=0.5",
         "pytest>=8",
         "hypothesis>=6",
         "ruff>=0.8",

@@ -1,4 +1,7 @@
-"""Write the README's tables from the committed result files: `python recipes/tables.py`."""
+"""Write the tables of README.md, docs/measured.md and the model card from the committed result files.
+
+    python recipes/tables.py
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,141 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
+PAGES = ("README.md", "docs/measured.md", "recipes/MODEL_CARD.md")
+KINDS = ("gaussian", "speckle", "impulse", "motion_blur", "bias_field", "low_contrast", "pixelation")
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def with_interval(value: float, interval: list[float]) -> str:
+    return f"{100 * value:.1f} % ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
 
 
 def answers() -> str:
-    groups = json.loads((RESULTS / "answers.json").read_text())["groups"]
+    groups = read("answers")["groups"]
     lines = ["| questions | n | right picture | blank | another case's |", "|---|---|---|---|---|"]
     for name, row in groups.items():
         cells = [name, str(row.get("n", ""))]
         for condition in ("image", "blank", "shuffled"):
-            text = f"{100 * row[condition]:.1f} %"
-            if interval := row.get(f"{condition}_95ci"):
-                text += f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
-            cells.append(text)
+            interval = row.get(f"{condition}_95ci")
+            cells.append(with_interval(row[condition], interval) if interval else percent(row[condition]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def runtime() -> str:
-    run = json.loads((RESULTS / "runtime.json").read_text())
-    quantized = json.loads((RESULTS / "quantization.json").read_text())
-    cost, machine = run["answer"], run["machine"]
+def noise() -> str:
+    """Template answers under noise: what is lost, and what comes back."""
+    found = read("calibration")
+    conditions, shares = found["conditions"], found["recovered_share"]["template"]
+    clean = conditions["clean 0 none"]["template"]
+    lines = ["| noise | severity | plain | mean shift | with PDC |", "|---|---|---|---|---|"]
+    for kind in KINDS:
+        for severity in (2, 4):
+            row = [conditions[f"{kind} {severity} {arm}"]["template"] for arm in ("none", "shift", "pdc")]
+            cells = [with_interval(c["accuracy"], c["95ci"]) for c in row]
+            lines.append(f"| {kind.replace('_', ' ')} | {severity} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Clean: {with_interval(clean['accuracy'], clean['95ci'])}, {clean['n']} questions on modality, body part, "
+            f"plane and projection. Share of the loss recovered over the {len(shares['significant'])} conditions with "
+            f"a significant one: {percent(shares['pdc'])}; by the mean shift {percent(shares['shift'])}. On clean "
+            f"pictures {found['clean_answers_that_differ']} answers differ.",
+        ]
+    )
+
+
+def ablation() -> str:
+    found = read("calibration")
+    groups = found["recovered_share"]
+    arms = {
+        "shift": "mean shift, told the noise",
+        "transport": "map alone, told the noise",
+        "restore": "restoration alone, told the noise",
+        "pdc": "PDC, noise identified",
+    }
+    lines = [f"| share of the loss recovered | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
+    for arm, label in arms.items():
+        cells = [percent(row[arm]) if arm in row else "–" for row in groups.values()]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    counts = [str(len(row["significant"])) for row in groups.values()]
+    lines.append(f"| conditions with a significant loss | {' | '.join(counts)} |")
+    left = found["token_error_left"]
+    for what, title in (("rank", "rank of the map"), ("pictures", "pictures it is fitted on, rank 64")):
+        lines += ["", f"| {title} | {' | '.join(left[what])} |", "|---|" + "---|" * len(left[what])]
+        lines.append(f"| token error left | {' | '.join(f'{v:.3f}' for v in left[what].values())} |")
+    return "\n".join(lines)
+
+
+def perception() -> str:
+    found = read("perception")
+    lines = ["| picture | named right, severity 2-5 |", "|---|---|"]
+    for kind, row in found["by_kind"].items():
+        lines.append(f"| {kind.replace('_', ' ')} | {with_interval(row['accuracy'], row['95ci'])} |")
+    lines.append(f"| all | {with_interval(found['accuracy'], found['accuracy_95ci'])} |")
+    lines += ["", "| in no bank | called unknown | called clean |", "|---|---|---|"]
+    for kind, row in found["unseen_called_unknown_or_clean"].items():
+        lines.append(f"| {kind} | {percent(row['unknown'])} | {percent(row['clean'])} |")
+    cost = found["milliseconds"]
+    lines += ["", "| picture | encoder pass, ms | PDC adds, ms |", "|---|---|---|"]
+    for name in ("clean", "motion_blur", "gaussian", "impulse"):
+        lines.append(f"| {name.replace('_', ' ')} | {cost[f'{name}: encoder pass']} | {cost[f'{name}: added']} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Expected calibration error {found['expected_calibration_error']:.3f}; clean pictures called unknown "
+            f"{percent(found['clean_called_unknown'])}; severity within one step "
+            f"{percent(found['severity_within_1'])}.",
+        ]
+    )
+
+
+def repair() -> str:
+    found = read("repair")
+    by = {(r["tool"], r["kind"], r["severity"]): r for r in found["rows"]}
+    tools = ("imc-lite", "symspellpy", "pyspellchecker")
     lines = [
-        "| measure | imc-lite | llama.cpp, same base model | ratio |",
-        "|---|---|---|---|",
+        f"| damage | severity | {' | '.join(f'{t}: restored / intact words broken' for t in tools)} |",
+        "|---|---|---|---|---|",
     ]
+    for kind in ("typo", "ocr", "shorthand"):
+        for severity in (2, 4):
+            cells = []
+            for tool in tools:
+                row = by[tool, kind, severity]
+                broken = f"{100 * row['broken'] / row['intact']:.2f} %"
+                cells.append(f"{percent(row['restored'] / row['damaged'])} / {broken}")
+            lines.append(f"| {kind} | {severity} | {' | '.join(cells)} |")
+    cells = []
+    for tool in tools:
+        row = by[tool, "clean", 0]
+        broken = f"{100 * row['broken'] / row['intact']:.2f} %"
+        cells.append(f"{percent(row['unchanged'] / row['questions'])} unchanged / {broken}")
+    lines.append(f"| none | – | {' | '.join(cells)} |")
+    mine = [r for r in found["rows"] if r["tool"] == "imc-lite"]
+    seconds = max(r["seconds_median"] for r in mine)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{found['questions']} questions that were not trained on. Edits that break the meaning guard: "
+            f"{sum(r['violations'] for r in mine)}. Slowest median of a condition: {seconds:.2f} s on one thread.",
+        ]
+    )
+
+
+def runtime() -> str:
+    run, quantized = read("runtime"), read("quantization")
+    cost, machine = run["answer"], run["machine"]
+    lines = ["| measure | imc-lite | llama.cpp, same base model | ratio |", "|---|---|---|---|"]
     for name in ("prefill", "decode"):
         row = run[name]
         lines.append(
@@ -45,20 +159,21 @@ def runtime() -> str:
             f"{cost['seconds_median']} s, {cost['peak_mib']} MiB at the peak. The 8-bit decoder agrees with float32 on "
             f"{100 * quantized['top1_agreement']:.1f} % of {quantized['positions']} next tokens "
             f"(KL {quantized['kl_mean']:.4f}).",
-            "",
-            "Made by `python recipes/benchmark_runtime.py` ([results](recipes/results/runtime.json)) and "
-            "`python recipes/measure_quantization.py` ([results](recipes/results/quantization.json)).",
         ]
     )
 
 
 def fill(text: str) -> str:
-    """README text with the generated parts between `<!-- name -->` and `<!-- /name -->` renewed."""
-    for name, make in (("answers", answers), ("runtime", runtime)):
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{make()}\n\g<2>", text, flags=re.S)
+    """A page's text with the generated parts between `<!-- name -->` and `<!-- /name -->` renewed."""
+    for make in (answers, noise, ablation, perception, repair, runtime):
+        pattern = rf"(<!-- {make.__name__} -->\n).*?(<!-- /{make.__name__} -->)"
+        if re.search(pattern, text, flags=re.S):
+            table = make()
+            text = re.sub(pattern, lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text, flags=re.S)
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
