@@ -2,9 +2,9 @@
 
     python recipes/measure_questions.py --data DATA --bundle BUNDLE -o recipes/results/questions.json
 
-One template question a label about every test picture (the pictures are clean), four kinds of damage at severities 2
-and 4. An answer counts when every one of its tokens is the model's first choice. Unlike the clinicians' questions,
-these are answered from the picture, so a loss here is the damage's.
+One template question about every test picture (the pictures are clean), four kinds of damage at severities 2 and 4.
+An answer counts when every one of its tokens is the model's first choice. Unlike the clinicians' questions, these are
+answered from the picture, so a loss here is the damage's.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ from imc_lite.sms.agents import repair
 SEVERITIES = (2, 4)
 
 
-def judge(job: tuple) -> list[tuple[int, bool, bool, bool, bool]]:
-    """(picture, right when clean, damaged, repaired; repaired answer as right or wrong as the clean one)."""
+def judge(job: tuple) -> list[tuple[int, bool, bool, bool]]:
+    """(picture, right when the question is clean, damaged, repaired) for every test picture."""
     args, kind, severity = job
     model, rng, rows = OrtMLLM(args.bundle), np.random.default_rng(args.seed), []
     for i, case in enumerate(tqdm(load_cases(args.data, "test"), desc=f"{kind} {severity}")):
         tokens = model.perceive(load_image(case.path)).tokens
-        for name, value in truths(case.source, case.labels).items():
-            question, answer = ask(name, value, rng)
-            damaged = apply(question, kind, severity, args.seed + i)
-            views = (question, damaged, repair(model, damaged).repaired)
-            hits = right(model, tokens, [("", view, answer) for view in views])
-            rows.append((i, *hits, hits[0] == hits[2]))
+        labels = list(truths(case.source, case.labels).items())
+        question, answer = ask(*labels[rng.integers(len(labels))], rng)
+        damaged = apply(question, kind, severity, args.seed + i)
+        views = (question, damaged, repair(model, damaged).repaired)
+        rows.append((i, *right(model, tokens, [("", view, answer) for view in views])))
     return rows
 
 

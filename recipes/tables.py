@@ -64,14 +64,14 @@ def noise() -> str:
 
 def ablation() -> str:
     found = read("calibration")
-    groups = found["recovered_share"]
+    groups = found["recovered_share_severity_4"]
     arms = {
         "shift": "mean shift, told the noise",
         "transport": "map alone, told the noise",
         "restore": "restoration alone, told the noise",
         "pdc": "PDC, noise identified",
     }
-    lines = [f"| share of the loss recovered | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
+    lines = [f"| share of the loss recovered, severity 4 | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
     for arm, label in arms.items():
         cells = [percent(row[arm]) if arm in row else "–" for row in groups.values()]
         lines.append(f"| {label} | {' | '.join(cells)} |")
@@ -106,6 +106,18 @@ def perception() -> str:
             f"{percent(found['severity_within_1'])}.",
         ]
     )
+
+
+def questions() -> str:
+    found = read("questions")
+    lines = ["| damage | severity | clean | damaged | repaired |", "|---|---|---|---|---|"]
+    for name, row in found["conditions"].items():
+        kind, severity = name.split()
+        cells = [with_interval(row[view], row[f"{view}_95ci"]) for view in ("clean", "damaged", "repaired")]
+        lines.append(f"| {kind} | {severity} | {' | '.join(cells)} |")
+    share = found["recovered_share"]
+    lost = f"{len(found['significant'])} conditions lose significantly"
+    return "\n".join([*lines, "", f"{lost}; share recovered there: {percent(share)}." if share else f"{lost}."])
 
 
 def repair() -> str:
@@ -165,7 +177,7 @@ def runtime() -> str:
 
 def fill(text: str) -> str:
     """A page's text with the generated parts between `<!-- name -->` and `<!-- /name -->` renewed."""
-    for make in (answers, noise, ablation, perception, repair, runtime):
+    for make in (answers, noise, ablation, perception, questions, repair, runtime):
         pattern = rf"(<!-- {make.__name__} -->\n).*?(<!-- /{make.__name__} -->)"
         if re.search(pattern, text, flags=re.S):
             table = make()
