@@ -59,7 +59,8 @@ class Remedy:
 class Prototypes:
     """What `imc-lite prototypes build` writes: the matcher, the remedies, and what they belong to.
 
-    `facts` holds encoder (SHA-256 of its weights), preprocessing (SHA-256), bank version, seed, number of pictures.
+    `facts` holds encoder (SHA-256 of its weights), preprocessing (SHA-256), bank version, seed, number of pictures,
+    and whether the model passed the self-test of rewriting questions.
     """
 
     matcher: Matcher

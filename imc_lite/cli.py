@@ -192,7 +192,7 @@ def repair(question: str, as_json: bool, model: str, threads: int, offline: bool
 
     if question != "-":
         check_question(question)
-    imc = IMC.from_pretrained(model, threads=threads, offline=offline, pdc=False)
+    imc = IMC.from_pretrained(model, threads=threads, offline=offline)
     failed = False
     for line in click.get_text_stream("stdin", errors="replace") if question == "-" else [question]:
         try:

@@ -79,7 +79,8 @@ class IMC:
         """
         from imc_lite.sms.agents import repair
 
-        return repair(self.model, check_question(question))
+        rewrites = self.prototypes is not None and bool(self.prototypes.facts.get("rewrites"))
+        return repair(self.model, check_question(question), rewrites=rewrites)
 
     def inspect(self, image: Source) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.

@@ -19,6 +19,7 @@ from imc_lite.noise.foreign import FOREIGN, spoil
 from imc_lite.noise.image import apply
 from imc_lite.perception import features
 from imc_lite.restore import RESTORERS, restore
+from imc_lite.sms.selftest import can_rewrite
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 FEWEST = 16
@@ -59,7 +60,7 @@ def build_prototypes(
         matcher = fit_matcher(np.stack(table), rng)
         remedies, maps = fit_remedies(tokens, rng.permutation(len(chosen)) % FOLDS)
     facts = {**model.identity, "bank": BANK_VERSION, "seed": seed, "images": len(chosen), "model": model.id}
-    return Prototypes(matcher, remedies, maps, facts | {"dtype": "float32"})
+    return Prototypes(matcher, remedies, maps, facts | {"dtype": "float32", "rewrites": can_rewrite(model)})
 
 
 def find_images(folder: Path) -> list[Path]:

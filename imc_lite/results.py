@@ -39,18 +39,22 @@ class Edit:
 
 @dataclass(frozen=True)
 class QuestionReport:
-    """The question as asked and as the model was given it."""
+    """The question as asked and as the model was given it.
+
+    `unsure` holds words that look damaged and were left as they are, because no reading of them was sure.
+    """
 
     original: str
     repaired: str
     edits: tuple[Edit, ...] = ()
+    unsure: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What `imc-lite repair --json` prints."""
         edits = [{"from": e.source, "to": e.target, **asdict(e)} for e in self.edits]
         for edit in edits:
             del edit["source"], edit["target"]
-        return {"original": self.original, "repaired": self.repaired, "edits": edits}
+        return {"original": self.original, "repaired": self.repaired, "edits": edits, "unsure": list(self.unsure)}
 
 
 @dataclass(frozen=True)

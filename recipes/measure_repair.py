@@ -103,7 +103,7 @@ def judge(job: tuple) -> dict:
             continue
         began = time.perf_counter()
         if checker is None:
-            words, edits = repair_words(model, damaged.text, lexicon)
+            words, edits, _ = repair_words(model, damaged.text, lexicon)
             count["violations"] += sum(
                 e.reason != "shorthand" and bool(e.source.lower() in lexicon and guard.protected(e.source.lower()))
                 for e in edits

@@ -15,6 +15,8 @@ from imc_lite.sms import guard
 from imc_lite.sms.agents import _join, _split, repair, repair_words
 from imc_lite.sms.lexicon import default_lexicon
 from imc_lite.sms.proposers import propose
+from imc_lite.sms.selftest import DAMAGED as DAMAGED_BY_TEST
+from imc_lite.sms.selftest import can_rewrite
 
 CLEAN = (
     "Is the heart enlarged?",
@@ -79,7 +81,7 @@ def scores_of(favourite):
 def test_no_known_protected_word_ever_changes(words):
     question = " ".join(words)
     eager = scores_of(lambda text: text not in (question, "no"))
-    after, edits = repair_words(eager, question, default_lexicon())
+    after, edits, _ = repair_words(eager, question, default_lexicon())
     for before, now in zip(words, after, strict=True):
         if guard.protected(before):
             assert now == before
@@ -106,6 +108,29 @@ def test_a_damaged_word_becomes_protected_only_without_a_rival(word, at, letter,
 def test_splitting_loses_nothing(text):
     words, starts = _split(text)
     assert _join(words) == text and len(starts) == len(text.split(" "))
+
+
+def test_a_word_without_a_sure_reading_stays_and_is_named(model):
+    report = repair(model, "Is the riqqt zzqqx normal?")
+    assert report.repaired == report.original
+    assert "zzqqx" in report.unsure
+    assert repair(model, CLEAN[0]).unsure == ()
+
+
+def test_rewriting_is_earned_by_a_self_test_and_guarded():
+    def writer(answers):
+        generate = lambda prompt, tokens, limit: SimpleNamespace(text=answers(prompt.split(": ", 1)[1]))  # noqa: E731
+        eager = scores_of(lambda text: text in ("yes", "Is the qqx normal here?", "Is the left qqx?"))
+        return SimpleNamespace(generate=generate, score=eager.score, encode=eager.encode)
+
+    mended = dict(DAMAGED_BY_TEST)
+    assert can_rewrite(writer(lambda text: mended.get(text, text)))
+    assert not can_rewrite(writer(lambda text: text))
+    assert not can_rewrite(writer(lambda text: mended.get(text, "Is it?")))
+    good = repair(writer(lambda text: "Is the qqx normal here?"), "Is the qqx normal hfgre?", rewrites=True)
+    assert good.repaired == "Is the qqx normal here?" and good.edits[-1].reason == "rewrite"
+    sly = repair(writer(lambda text: "Is the left qqx?"), "Is the right qqx?", rewrites=True)
+    assert sly.repaired == "Is the right qqx?"
 
 
 def test_proposers_know_keys_shapes_and_charts():

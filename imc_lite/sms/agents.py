@@ -46,20 +46,30 @@ class Word:
     tail: str
 
 
-def repair(model: MLLM, question: str, lexicon: Lexicon | None = None) -> QuestionReport:
+def repair(
+    model: MLLM, question: str, lexicon: Lexicon | None = None, rewrites: bool = False
+) -> QuestionReport:
     """The question repaired where that is safe, and every edit; a clean one comes back as it is.
 
     Args:
         model: weighs the readings; no image is shown to it.
         question: as from `imc_lite.pipeline.check_question`.
         lexicon: words that need no repair; the packaged one by default.
+        rewrites: whether the model may propose a rewrite of its own (`imc_lite.sms.selftest.can_rewrite`).
     """
-    words, edits = repair_words(model, question, lexicon or default_lexicon())
-    return QuestionReport(question, " ".join(words), tuple(edits))
+    words, edits, unsure = repair_words(model, question, lexicon or default_lexicon())
+    if rewrites and unsure:
+        words, more = _rewrite(model, words)
+        edits, unsure = edits + more, [] if more else unsure
+    return QuestionReport(question, " ".join(words), tuple(edits), tuple(unsure))
 
 
-def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str], list[Edit]]:
-    """What each word of the question, parted at spaces, becomes; shorthand may become several words."""
+def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str], list[Edit], list[str]]:
+    """What each word of the question, parted at spaces, becomes; shorthand may become several words.
+
+    Returns:
+        The words, the edits, and the words that look damaged but have no sure reading: those stay.
+    """
     words, starts = _split(question)
     doubted = [i for i, w in enumerate(words) if _strange(w, lexicon)][:MOST_WORDS]
     edits: list[tuple[int, Edit]] = []
@@ -67,11 +77,27 @@ def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str
         edits = _settle(model, question, words, doubted, lexicon)
     text = _join(words)
     if assess(model, text) >= ALARM:
-        done = {i for i, _ in edits} | set(doubted)
-        edits += _settle(model, text, words, [i for i in _suspects(model, words) if i not in done], lexicon)
+        suspects = [i for i in _suspects(model, words) if i not in doubted]
+        edits += _settle(model, text, words, suspects, lexicon)
+        doubted = sorted({*doubted, *suspects})
     bounds = [*starts, len(words)]
     whole = [_join(words[a:b]).strip(" ") for a, b in itertools.pairwise(bounds)]
-    return whole, [edit for _, edit in sorted(edits, key=lambda e: e[0])]
+    done = {i for i, _ in edits}
+    return whole, [e for _, e in sorted(edits, key=lambda e: e[0])], [words[i].core for i in doubted if i not in done]
+
+
+def _rewrite(model: MLLM, words: list[str]) -> tuple[list[str], list[Edit]]:
+    """The model's own rewrite, if it keeps the number of words, touches none that the guard protects, and is sure."""
+    text = " ".join(words)
+    found = model.generate(REPAIR.format(text), None, 64).text.split(" ")
+    changed = [(a, b) for a, b in itertools.zip_longest(words, found) if a != b]
+    bare = [w.core.lower() for pair in changed for part in pair for w in _split(part or "")[0]]
+    if not changed or len(found) != len(words) or any(guard.protected(word) for word in bare):
+        return words, []
+    posterior = _softmax(weigh(model, text, [text, " ".join(found)]))[1]
+    if posterior < SURE:
+        return words, []
+    return found, [Edit(a, b, "rewrite", round(posterior, 4)) for a, b in changed]
 
 
 def assess(model: MLLM, question: str) -> float:
