@@ -65,6 +65,12 @@ BAD = {
     "batch and image": (["answer", "a.png", "q", "--batch", "x.jsonl"], "--batch"),
     "output without batch": (["answer", "a.png", "q", "-o", "x"], "-o goes with"),
     "no batch file": (["answer", "--batch", "no.jsonl"], "cannot read"),
+    "empty repair": (["repair", "  "], "empty"),
+    "inspect nothing": (["inspect"], "IMAGES"),
+    "inspect a text": (["inspect", __file__], "not a picture"),
+    "prototypes twice": (["answer", "a.png", "hi", "--no-pdc", "--prototypes", "x"], "--no-pdc"),
+    "no prototypes": (["answer", "CHEST", "hi", "--prototypes", "no.safetensors"], "no readable prototypes"),
+    "wrong prototypes": (["inspect", "CHEST", "--prototypes", __file__], "no readable prototypes"),
     "pull a wrong file": (["pull", "--from", __file__], "SHA-256"),
     "pull nothing": (["pull", "--from", "no.whl"], "cannot read"),
 }
