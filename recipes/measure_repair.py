@@ -5,7 +5,8 @@
 Questions that were not trained on: VQA-RAD's test questions and SLAKE's validation questions that differ from every
 training question. Counted in words: damaged ones restored exactly (case aside), intact ones broken; and whole clean
 questions left alone. The meaning guard is checked on every edit made in the run. A question that holds a word which
-is in no list counts as clean here even where its writer mistyped it; those changes are listed.
+is in no list counts as clean here even where its writer mistyped it; those changes are listed. "Filled" counts the
+questions that got lost words back.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.text import Damaged, damage
 from imc_lite.sms import guard
-from imc_lite.sms.agents import assess, repair_words
+from imc_lite.sms.agents import DAMAGED, assess, fill, repair_words
 from imc_lite.sms.lexicon import Lexicon, default_lexicon
 
 KINDS, SEVERITIES = ("typo", "ocr", "shorthand"), (2, 4)
@@ -90,20 +91,26 @@ def _bare(text: str, correct: Callable[[str], str]) -> str:
 
 
 def judge(job: tuple) -> dict:
-    """One tool over one condition."""
+    """One tool over one condition; what a run that was cut off has finished stands."""
     args, tool, kind, severity = job
+    target = args.out.with_suffix(".parts") / f"{tool} {kind} {severity}.json"
+    if target.exists():
+        return json.loads(target.read_text())
     lexicon = default_lexicon()
     model = OrtMLLM(args.bundle)
     checker = {"symspellpy": with_symspell, "pyspellchecker": with_pyspellchecker}.get(tool, lambda _: None)(lexicon)
-    count = dict.fromkeys(("questions", "damaged", "restored", "intact", "broken", "unchanged", "violations"), 0)
+    counted = ("questions", "damaged", "restored", "intact", "broken", "unchanged", "filled", "violations")
+    count = dict.fromkeys(counted, 0)
     seconds, changes = [], []
     for i, clean in enumerate(tqdm(args.questions, desc=f"{tool} {kind} {severity}")):
         damaged = damage(clean, kind, severity, args.seed + i) if kind != "clean" else Damaged(clean, ())
         if kind != "clean" and not damaged.edits:
             continue
-        began = time.perf_counter()
+        began, added = time.perf_counter(), []
         if checker is None:
-            words, edits, _ = repair_words(model, damaged.text, lexicon)
+            words, edits, _, suspected = repair_words(model, damaged.text, lexicon)
+            added = fill(model, words)[1] if suspected >= DAMAGED else []
+            count["filled"] += bool(added)
             count["violations"] += sum(
                 e.reason != "shorthand" and bool(e.source.lower() in lexicon and guard.protected(e.source.lower()))
                 for e in edits
@@ -112,7 +119,7 @@ def judge(job: tuple) -> dict:
             words = checker(damaged.text)
         seconds.append(time.perf_counter() - began)
         count["questions"] += 1
-        count["unchanged"] += " ".join(words) == damaged.text
+        count["unchanged"] += " ".join(words) == damaged.text and not added
         for got, (given, wanted, hit) in zip(words, aligned(clean, damaged), strict=True):
             if hit:
                 count["damaged"] += 1
@@ -124,7 +131,12 @@ def judge(job: tuple) -> dict:
                     changes.append([given, got])
     row = {"tool": tool, "kind": kind, "severity": severity, **count}
     row["seconds_median"] = round(float(np.median(seconds)), 4)
-    return row | {"changes": changes} if kind == "clean" and tool == "imc-lite" else row
+    if kind == "clean" and tool == "imc-lite":
+        row["changes"] = changes
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(row))
+    part.rename(target)
+    return row
 
 
 def cost_of_assessing(args: argparse.Namespace) -> float:
@@ -148,6 +160,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     args.questions = questions(args.data)
+    args.out.with_suffix(".parts").mkdir(parents=True, exist_ok=True)
     noises = [("clean", 0), *((k, s) for k in KINDS for s in SEVERITIES)]
     jobs = [(args, tool, *noise) for tool in ("imc-lite", "symspellpy", "pyspellchecker") for noise in noises]
     with multiprocessing.Pool(args.workers) as pool:

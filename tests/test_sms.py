@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imc_lite import IMC, ImcError
 from imc_lite.sms import guard
-from imc_lite.sms.agents import _join, _split, repair, repair_words
+from imc_lite.sms.agents import _join, _split, fill, repair, repair_words
 from imc_lite.sms.lexicon import default_lexicon
 from imc_lite.sms.proposers import propose
 from imc_lite.sms.selftest import DAMAGED as DAMAGED_BY_TEST
@@ -32,6 +32,8 @@ DAMAGED = (
     ("Is there a lft pleural effusion w/o ptx?", "Is there a left pleural effusion without pneumothorax?"),
     ("Wht abnormality is visible?", "What abnormality is visible?"),
     ("Does the image show midline shitf?", "Does the image show midline shift?"),
+    ("there hydronephrosis patient's kidneys?", "Is there hydronephrosis in the patient's kidneys?"),
+    ("color is small bowel picture?", "What color is the small bowel in the picture?"),
 )
 PROTECTED = sorted(w for words in guard.CLASSES.values() for w in words if w.isalpha() and w.isascii())
 FILLERS = ("is", "the", "mass", "in", "this", "image", "there", "a", "lession", "abnormalty", "shwon", "teh", "of")
@@ -54,6 +56,11 @@ def test_damage_is_repaired_and_reported(model, damaged, clean):
     assert report.repaired == clean and report.original == damaged
     assert report.edits and all(0.8 <= e.probability <= 1 for e in report.edits)
     assert all(e.source in damaged and e.target in clean for e in report.edits)
+
+
+def test_abbreviations_with_a_slash_are_no_damaged_words(model):
+    report = repair(model, "pt c/o SOB, r/o PE?")
+    assert report.repaired == "patient c/o SOB, r/o PE?"
 
 
 def test_a_question_cannot_give_the_agents_orders(model):
@@ -81,7 +88,7 @@ def scores_of(favourite):
 def test_no_known_protected_word_ever_changes(words):
     question = " ".join(words)
     eager = scores_of(lambda text: text not in (question, "no"))
-    after, edits, _ = repair_words(eager, question, default_lexicon())
+    after, edits, _, _ = repair_words(eager, question, default_lexicon())
     for before, now in zip(words, after, strict=True):
         if guard.protected(before):
             assert now == before
@@ -108,6 +115,27 @@ def test_a_damaged_word_becomes_protected_only_without_a_rival(word, at, letter,
 def test_splitting_loses_nothing(text):
     words, starts = _split(text)
     assert _join(words) == text and len(starts) == len(text.split(" "))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(PROTECTED + list(FILLERS)), min_size=1, max_size=8), st.data())
+def test_lost_words_are_put_back_between_words_that_stay(words, data):
+    pool = st.lists(st.sampled_from([*sorted(guard.LITTLE), *PROTECTED[:40], *words]), max_size=3)
+    found = [w for word in words for w in (*data.draw(pool), word)]
+    writer = scores_of(lambda text: text == " ".join(found))
+    writer.generate = lambda prompt, tokens, limit: SimpleNamespace(text=" ".join(found))
+    after, edits = fill(writer, words)
+    rest = iter(after)
+    assert all(any(w == word for w in rest) for word in words)
+    assert len(after) - len(words) == sum(len(e.target.split()) - 1 for e in edits) <= 6
+    extra = after.copy()
+    for word in words:
+        extra.remove(word)
+    assert set(w.lower() for w in extra) <= guard.LITTLE and not any(guard.protected(w.lower()) for w in extra)
+
+
+def test_a_question_that_could_begin_in_two_ways_is_left_alone(model):
+    assert repair(model, "fracture on left 5th rib?").repaired == "fracture on left 5th rib?"
 
 
 def test_a_word_without_a_sure_reading_stays_and_is_named(model):

@@ -1,11 +1,12 @@
 """The hierarchy that repairs a question, every role played by the model that answers it.
 
 assessor  is this text damaged? the model's own yes or no, and the words that nobody knows
-proposers readings of the damaged words (`imc_lite.sms.proposers`), called only for words under suspicion
+proposers readings of the damaged words (`imc_lite.sms.proposers`), called only for words under suspicion; the lost
+          little words, called only when the assessor still finds damage
 verifier  how likely the model finds each whole repaired question
 arbiter   the best reading if it is clearly better than leaving the word alone, and the guard does not object
 
-The question is data in all of it: candidates come from the word list, the model only weighs them, so a question
+The question is data in all of it: words come from the lists, the model proposes where and weighs which, so a question
 that gives orders is weighed like any other.
 """
 
@@ -28,13 +29,17 @@ from imc_lite.sms.proposers import LONG_FORM, Candidate, propose
 ASSESS = "Is this question damaged? {}"
 REPAIR = "Repair this question: {}"
 ALARM = 0.9  # above this the assessor has known words doubted too
+DAMAGED = 0.5  # above this lost words are looked for: the model's own verdict
 SURPRISE = -3.0  # log-probability below which a known word is doubted then
 PLAIN = "Ask a question about a medical image."
 # Chosen on questions of training pictures that were held out, and SLAKE's validation questions.
 KEEP_UNKNOWN, KEEP_RARE, KEEP_COMMON = 6.0, 2.0, 0.0  # what it costs to leave a word as it stands
 CHANNEL = 1.5  # weight of the channel's cost beside the model's likelihood
 SURE = 0.8  # posterior a repair needs
+SURE_LOST = 0.9  # and one that adds words
 MOST_WORDS = 12  # words under suspicion; more is no question
+YES_OR_NO = ("Is there", "Is there a", "Are there", "Is this", "Is this an", "Is the", "Are the", "Is")
+MOST_ADDED = 6  # lost words put back; more is another question
 SUSPECTS = 2  # known words that are doubted when the assessor is alarmed
 
 
@@ -57,33 +62,85 @@ def repair(
         lexicon: words that need no repair; the packaged one by default.
         rewrites: whether the model may propose a rewrite of its own (`imc_lite.sms.selftest.can_rewrite`).
     """
-    words, edits, unsure = repair_words(model, question, lexicon or default_lexicon())
+    words, edits, unsure, damaged = repair_words(model, question, lexicon or default_lexicon())
     if rewrites and unsure:
         words, more = _rewrite(model, words)
         edits, unsure = edits + more, [] if more else unsure
+    if damaged >= DAMAGED:
+        words, more = fill(model, words)
+        edits = edits + more
     return QuestionReport(question, " ".join(words), tuple(edits), tuple(unsure))
 
 
-def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str], list[Edit], list[str]]:
+def repair_words(model: MLLM, question: str, lexicon: Lexicon) -> tuple[list[str], list[Edit], list[str], float]:
     """What each word of the question, parted at spaces, becomes; shorthand may become several words.
 
     Returns:
-        The words, the edits, and the words that look damaged but have no sure reading: those stay.
+        The words, the edits, the words that look damaged but have no sure reading (those stay), and how probably
+        the model finds the question damaged, its doubtful words apart.
     """
     words, starts = _split(question)
-    doubted = [i for i, w in enumerate(words) if _strange(w, lexicon)][:MOST_WORDS]
+    doubted = [i for i in range(len(words)) if _strange(words, i, lexicon)][:MOST_WORDS]
     edits: list[tuple[int, Edit]] = []
     if doubted:
         edits = _settle(model, question, words, doubted, lexicon)
     text = _join(words)
-    if assess(model, text) >= ALARM:
+    damaged = assess(model, text)
+    if damaged >= ALARM:
         suspects = [i for i in _suspects(model, words) if i not in doubted]
         edits += _settle(model, text, words, suspects, lexicon)
         doubted = sorted({*doubted, *suspects})
     bounds = [*starts, len(words)]
     whole = [_join(words[a:b]).strip(" ") for a, b in itertools.pairwise(bounds)]
     done = {i for i, _ in edits}
-    return whole, [e for _, e in sorted(edits, key=lambda e: e[0])], [words[i].core for i in doubted if i not in done]
+    kept = [words[i].core for i in doubted if i not in done]
+    return whole, [e for _, e in sorted(edits, key=lambda e: e[0])], kept, damaged
+
+
+def fill(model: MLLM, words: list[str]) -> tuple[list[str], list[Edit]]:
+    """Put back little words that were lost; the words that stand stay as they are, in their order.
+
+    The model rewrites the question, and only what it adds is taken: a few words of `guard.LITTLE`. How a question
+    begins is what it asks, so there "what", "where" … come back only where no other beginning comes near, as a repair
+    or on its own, and "is" and its like only before "there".
+    """
+    text = " ".join(words)
+    found = model.generate(REPAIR.format(text), None, 64).text.split(" ")
+    added = _added(words, found)
+    opening = added.get(0, [""])[0].lower()
+    if opening not in ("", *guard.ASKING) and words[0].lower() != "there":
+        del added[0]
+    if not 0 < sum(map(len, added.values())) <= MOST_ADDED:
+        return words, []
+    filled = _with(words, added)
+    if opening in guard.ASKING:
+        others = [[o.capitalize(), *added[0][1:]] for o in guard.ASKING if o != opening]
+        rivals = [_with(words, {**added, 0: other}) for other in (*others, *map(str.split, YES_OR_NO))]
+        if any(_softmax(scores)[0] < SURE_LOST for scores in _scores(model, text, [filled, *rivals])):
+            return words, []
+    posterior = _softmax(weigh(model, text, [text, filled]))[1]
+    if posterior < SURE_LOST:
+        return words, []
+    edits = [Edit(words[i], " ".join([*more, words[i]]), "drop", round(posterior, 4)) for i, more in added.items()]
+    return _with(words, added).split(" "), edits
+
+
+def _added(words: list[str], found: list[str]) -> dict[int, list[str]]:
+    """Little words that `found` has before each word of `words`; empty where it differs in anything else."""
+    added: dict[int, list[str]] = {}
+    at = 0
+    for word in found:
+        if at < len(words) and word.lower() == words[at].lower():
+            at += 1
+        elif word.lower() in guard.LITTLE and at < len(words):
+            added.setdefault(at, []).append(word)
+        else:
+            return {}
+    return added if at == len(words) else {}
+
+
+def _with(words: list[str], added: dict[int, list[str]]) -> str:
+    return " ".join(w for i, word in enumerate(words) for w in (*added.get(i, ()), word))
 
 
 def _rewrite(model: MLLM, words: list[str]) -> tuple[list[str], list[Edit]]:
@@ -141,9 +198,13 @@ def weigh(model: MLLM, question: str, readings: list[str]) -> list[float]:
     As a repair alone, a model that has learnt to repair copies too much ("shitf" keeps its first four letters); on
     its own alone, it forgets what was written.
     """
+    return [0.5 * (a + b) for a, b in zip(*_scores(model, question, readings), strict=True)]
+
+
+def _scores(model: MLLM, question: str, readings: list[str]) -> list[list[float]]:
+    """Log-likelihood of each reading, as the question's repair and as a question on its own."""
     prompts = (REPAIR.format(question), PLAIN)
-    scores = [[float(logprobs.sum()) for logprobs in model.score(prompt, readings)] for prompt in prompts]
-    return [0.5 * (a + b) for a, b in zip(*scores, strict=True)]
+    return [[float(logprobs.sum()) for logprobs in model.score(prompt, readings)] for prompt in prompts]
 
 
 def _permitted(source: str, target: Candidate, found: Sequence[Candidate], known: bool) -> bool:
@@ -163,12 +224,15 @@ def _suspects(model: MLLM, words: list[Word]) -> list[int]:
     return sorted(i for i in sorted(free, key=likely.__getitem__)[:SUSPECTS] if likely[i] < SURPRISE)
 
 
-def _strange(word: Word, lexicon: Lexicon) -> bool:
+def _strange(words: list[Word], at: int, lexicon: Lexicon) -> bool:
     """Shorthand, or not a word people use; measures, signs and abbreviations in capitals are left alone."""
-    core = word.core.lower()
+    word, core = words[at], words[at].core.lower()
+    beside_slash = "/" in word.tail or (at > 0 and words[at - 1].tail.endswith("/"))
+    if beside_slash and len(core) <= 2:  # "r/o", "s/p": half an abbreviation is no word
+        return False
     if core in LONG_FORM and word.core == core:
         return True
-    if lexicon.common(core) or not any(c.isalpha() for c in core) or guard.protected(core):
+    if lexicon.common(core) or not any(c.isalpha() for c in core) or len(core) == 1 or guard.protected(core):
         return False
     return not (word.core.isupper() and core.isalpha())
 

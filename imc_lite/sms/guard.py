@@ -40,6 +40,13 @@ CLASSES: dict[str, frozenset[str]] = {
          "vertebra", "vertebrae", "ct", "mri", "mr"]
     ),
 }  # fmt: skip
+# Words that may be put back: without them the question is broken, with them it asks what it asked. Not "with", "no",
+# "or", "from" and their like, which say something.
+ASKING = ("what", "where", "which", "how", "why", "when", "who")
+LITTLE = frozenset(
+    ["a", "an", "the", "is", "are", "was", "were", "be", "been", "do", "does", "did", "of", "in", "on", "at", "to",
+     "for", "this", "that", "these", "those", "there", "it", "its", "can", "has", "have", "had", *ASKING]
+)  # fmt: skip
 _CLASS_OF = {word: name for name, words in CLASSES.items() for word in words}
 # "12", "5.6cm", "T2", "L4-L5", "C3", "2nd": anything that may be a measure or a level.
 _MEASURE = re.compile(r"(?i)^[a-z]{0,2}-?\d+(?:[.,:/x×-]?[a-z]?\d+)*\s*(?:%|mm|cm|ml|mg|kg|st|nd|rd|th|th?)?$")

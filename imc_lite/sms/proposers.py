@@ -43,6 +43,8 @@ def propose(word: str, lexicon: Lexicon) -> list[Candidate]:
 
     if word in LONG_FORM:
         found[LONG_FORM[word]] = Candidate(LONG_FORM[word], SHORT, "shorthand")
+        if len(word) <= 2:  # "pt" is the chart's far more often than "put" without its vowel
+            return list(found.values())
     once = _slips(word)
     for text, (cost, reason) in once.items():
         add(text, cost, reason)
