@@ -3,7 +3,9 @@
     python recipes/measure_quantization.py --data DATA --bundle BUNDLE --lm WHEEL \\
         --weights imc_lite/assets/default.safetensors -o recipes/results/quantization.json
 
-Every position of test questions with their pictures and right answers; both sides get the same embeddings.
+Test questions with their pictures and right answers; both sides get the same embeddings. `all` takes every position,
+those inside the question included, where no answer is read and many words are about as likely; `answer` takes the
+positions that answers are generated at.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "bundle", "lm", "weights"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--questions", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
@@ -47,7 +49,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     rows = [(c.path, q) for c in load_cases(args.data, "test") for q in c.questions]
     reference, quantized = float32_model(args.lm, args.weights), OrtMLLM(args.bundle)
-    decoder, agree, divergence = quantized._decoder, [], []
+    decoder = quantized._decoder
+    found: dict[str, list[tuple[bool, float]]] = {"all": [], "answer": []}
     for k in rng.choice(len(rows), args.questions, replace=False):
         path, row = rows[k]
         tokens = quantized.perceive(load_image(path)).tokens
@@ -59,18 +62,25 @@ def main() -> None:
         decoder.begin(count)
         bias = np.zeros((count, count), np.float32)
         mine = log_softmax(decoder._run(embeds, np.arange(count), bias, np.arange(count)))
+        agree = truth.argmax(1) == mine.argmax(1)
+        divergence = (np.exp(truth) * (truth - mine)).sum(1)
+        rows_of = list(zip(agree.tolist(), divergence.tolist(), strict=True))
         # Positions inside the picture predict nothing anybody reads.
-        seen = np.r_[np.arange(3), np.arange(3 + len(tokens) - 1, count)]
-        agree += (truth.argmax(1) == mine.argmax(1))[seen].tolist()
-        divergence += (np.exp(truth) * (truth - mine)).sum(1)[seen].tolist()
+        found["all"] += rows_of[:3] + rows_of[3 + len(tokens) - 1 :]
+        found["answer"] += rows_of[len(prompt) - 1 :]
     report = {
         "command": "python recipes/measure_quantization.py --data DATA --bundle BUNDLE --lm WHEEL --weights WEIGHTS",
         "seed": args.seed,
-        "positions": len(agree),
-        "top1_agreement": round(float(np.mean(agree)), 4),
-        "kl_mean": round(float(np.mean(divergence)), 5),
-        "kl_p99": round(float(np.percentile(divergence, 99)), 5),
+        "questions": args.questions,
     }
+    for name, pairs in found.items():
+        agreed, apart = (np.array(v) for v in zip(*pairs, strict=True))
+        report[name] = {
+            "positions": len(pairs),
+            "top1_agreement": round(float(agreed.mean()), 4),
+            "kl_mean": round(float(apart.mean()), 5),
+            "kl_p99": round(float(np.percentile(apart, 99)), 5),
+        }
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
