@@ -15,13 +15,15 @@ import numpy as np
 
 from imc_lite.errors import ImcError
 from imc_lite.perception import Matcher
+from imc_lite.shading import Shading
 
-FORMAT = 2
+FORMAT = 3
 # A judgement: beyond this share of the tokens' variance (strong gaussian noise and motion blur) the default model's
 # template answers stay 3 to 5 points below clean ones after calibration (recipes/results/calibration.json).
 GRADABLE_LIMIT = 0.55
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
 TRANSPORT_ARRAYS = ("down", "up", "offset", "shift")
+SHADING_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Prototypes:
         }
         # safetensors writes an array's memory as it lies: only C order is read back as what it was.
         arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
+        arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(self.matcher.shading, n)) for n in SHADING_ARRAYS}
         data = save(arrays, {"imc_lite": json.dumps(header)})
         write_atomically(path, lambda file: file.write(data))
 
@@ -113,9 +116,10 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     try:
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})["imc_lite"])
+            if header.pop("format") != FORMAT:
+                raise ImcError(f"the prototypes in {path} have another format; {remedy}")
             arrays = {name: file.get_tensor(name) for name in (*MATCHER_ARRAYS, *TRANSPORT_ARRAYS)}
-        if header.pop("format") != FORMAT:
-            raise ImcError(f"the prototypes in {path} have another format; {remedy}")
+            shading = Shading(**{name: file.get_tensor(f"shading.{name}") for name in SHADING_ARRAYS})
         names = {"kinds": tuple(header.pop("kinds")), "severities": tuple(header.pop("severities"))}
         limit, remedies = header.pop("novelty_limit"), tuple(Remedy(**r) for r in header.pop("remedies"))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -123,5 +127,5 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
         if header.get(name) != value:
             raise ImcError(f"the prototypes in {path} belong to another {name}; {remedy}")
-    matcher = Matcher(**{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit)
+    matcher = Matcher(**{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit, shading=shading)
     return Prototypes(matcher, remedies, {n: arrays[n] for n in TRANSPORT_ARRAYS}, header)

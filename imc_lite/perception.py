@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imc_lite.results import Noise
+from imc_lite.shading import Shading
 
 CHANNELS = (32, 16, 24, 48, 88)  # stem and blocks 0, 2, 5, 10 of the default encoder
 
@@ -49,6 +50,7 @@ class Matcher:
         reconstruct: float32 [R, F]; back from the directions to features.
         kinds: K names; severities: K integers, 0 for clean.
         novelty_limit: above this a picture is unknown.
+        shading: decides between clean and shaded pictures; None leaves that to the prototypes.
     """
 
     mean: np.ndarray
@@ -60,17 +62,19 @@ class Matcher:
     kinds: tuple[str, ...]
     severities: tuple[int, ...]
     novelty_limit: float
+    shading: Shading | None = None
 
     def match(self, stats: np.ndarray) -> Noise:
         """Verdict on one picture's statistics, float32 [1664].
 
         "unknown" when it lies farther from every prototype than clean and noisy pictures of the known kinds do.
         """
-        probabilities, novelty = self.evidence(features(stats)[None])
-        return self.verdict(probabilities[0], float(novelty[0]))
+        values = features(stats)[None]
+        probabilities, novelty = self.evidence(values)
+        return self.verdict(probabilities[0], float(novelty[0]), values)
 
-    def verdict(self, probabilities: np.ndarray, novelty: float) -> Noise:
-        """From the probabilities of the prototypes, float [K], and the novelty."""
+    def verdict(self, probabilities: np.ndarray, novelty: float, values: np.ndarray) -> Noise:
+        """From the probabilities of the prototypes, float [K], the novelty, and the features [1, F]."""
         if not novelty <= self.novelty_limit:
             # The farther beyond the limit, the surer.
             return Noise("unknown", 0, float(1 - 0.5 * self.novelty_limit / novelty))
@@ -78,6 +82,11 @@ class Matcher:
         for kind, probability in zip(self.kinds, probabilities, strict=True):
             by_kind[kind] = by_kind.get(kind, 0.0) + float(probability)
         kind = max(by_kind, key=by_kind.__getitem__)
+        if self.shading is not None and kind in ("clean", "bias_field"):
+            both = by_kind["clean"] + by_kind["bias_field"]
+            shaded = 1 / (1 + np.exp(-float(self.shading.log_odds(values)[0])))
+            kind, by_kind["clean"] = ("bias_field" if shaded > 0.5 else "clean"), both * (1 - shaded)
+            by_kind["bias_field"] = both * shaded
         inside = np.where([k == kind for k in self.kinds], probabilities, 0)
         severity = round(float(inside @ np.array(self.severities) / inside.sum()))
         return Noise(kind, severity, min(1.0, by_kind[kind]))

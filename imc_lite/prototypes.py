@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from imc_lite.noise.foreign import FOREIGN, spoil
 from imc_lite.noise.image import apply
 from imc_lite.perception import features
 from imc_lite.restore import RESTORERS, restore
+from imc_lite.shading import fit_shading
 from imc_lite.sms.selftest import can_rewrite
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -26,6 +28,7 @@ FEWEST = 16
 RANK = 64
 RIDGE = 0.3  # times the mean variance; cross-fitted error is flat from 0.1 to 1
 GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
+SHADED_DRAWS = 3  # fields of each severity that a picture is shaded by: their directions differ
 RESTORED = tuple(i for i, (kind, _) in enumerate(KNOWN) if kind in RESTORERS)
 
 
@@ -51,13 +54,16 @@ def build_prototypes(
     # Tokens of every picture under every condition are more than memory should hold.
     with tempfile.TemporaryFile() as scratch, ThreadPoolExecutor(workers) as pool:
         jobs = pool.map(lambda i: see(model, load_image(chosen[i]), seed + i), range(len(chosen)))
-        table, tokens = [], None
-        for i, (found, seen) in enumerate(tqdm(jobs, total=len(chosen), unit="picture", disable=None)):
+        table, shaded, tokens = [], [], None
+        for i, (found, fields, seen) in enumerate(tqdm(jobs, total=len(chosen), unit="picture", disable=None)):
             if tokens is None:
                 tokens = np.memmap(scratch, np.float16, "w+", shape=(len(chosen), *seen.shape))
             table.append(found)
+            shaded.append(fields)
             tokens[i] = seen
-        matcher = fit_matcher(np.stack(table), rng)
+        features_of = np.stack(table)
+        matcher = fit_matcher(features_of, rng)
+        matcher = replace(matcher, shading=fit_shading(features_of[:, 0], np.stack(shaded), seed))
         remedies, maps = fit_remedies(tokens, rng.permutation(len(chosen)) % FOLDS)
     facts = {**model.identity, "bank": BANK_VERSION, "seed": seed, "images": len(chosen), "model": model.id}
     return Prototypes(matcher, remedies, maps, facts | {"dtype": "float32", "rewrites": can_rewrite(model)})
@@ -70,14 +76,23 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
-def see(model: OrtMLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features [48, 832] of a picture under every condition; tokens float16 [36 + restored ones, N, D]."""
+def see(model: OrtMLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [48, F] of a picture under every condition and [15, F] of shaded ones; tokens float16
+    [36 + restored ones, N, D]."""
     known = [image if kind == "clean" else apply(image, kind, severity, seed) for kind, severity in KNOWN]
     restored = [restore(known[i], *KNOWN[i]) for i in RESTORED]
     seen = [model.perceive(picture) for picture in (*known, *restored)]
-    foreign = [model.perceive(spoil(image, kind, level, seed)) for kind, level in FOREIGN]
-    stats = [p.stats for p in (*seen[: len(known)], *foreign)]
-    return features(np.stack(stats)), np.stack([p.tokens for p in seen]).astype(np.float16)
+    foreign = [model.perceive(spoil(image, kind, level, seed)).stats for kind, level in FOREIGN]
+    stats = features(np.stack([*(p.stats for p in seen[: len(known)]), *foreign]))
+    first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
+    # A seed far from every other picture's, so that no two are shaded alike.
+    more = [
+        model.perceive(apply(image, "bias_field", severity, seed + 1_000_000 * draw)).stats
+        for draw in range(1, SHADED_DRAWS)
+        for severity in range(1, 6)
+    ]
+    shaded = np.concatenate([stats[first], features(np.stack(more))])
+    return stats, shaded, np.stack([p.tokens for p in seen]).astype(np.float16)
 
 
 def fit_remedies(

@@ -74,8 +74,8 @@ def with_pyspellchecker(lexicon: Lexicon) -> Callable[[str], list[str]]:
     from spellchecker import SpellChecker
 
     checker = SpellChecker(language=None)
-    for word in lexicon.rank:
-        checker.word_frequency.add(word, frequency(lexicon, word))
+    # One call: each of its calls counts the whole list again.
+    checker.word_frequency.load_json({word: frequency(lexicon, word) for word in lexicon.rank})
     return lambda text: [_bare(word, lambda w: checker.correction(w) or w) for word in text.split(" ")]
 
 
