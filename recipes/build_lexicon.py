@@ -1,7 +1,8 @@
 """The words the question repair knows: `python recipes/build_lexicon.py --data DATA -o imc_lite/assets/words.txt`.
 
 One word a line, in two parts parted by an empty line: words of the training questions and answers (VQA-RAD, CC0;
-SLAKE, CC BY 4.0), then general English (symspellpy's frequency list, MIT), most frequent first.
+SLAKE, CC BY 4.0); then terms of radiology (`radiology_terms.txt`, written for this project) and general English
+(symspellpy's frequency list, MIT), most frequent first.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def main() -> None:
         for w, c in counts.most_common()
         if len(w) > 1 and (w in english_set or c >= 3 or not near(w, english_set | sure))
     ]
-    general = [w for w in english if w not in set(domain) and (len(w) > 1 or w in "ai")]
+    # The terms are common here however rare they are elsewhere.
+    terms = Path(__file__).with_name("radiology_terms.txt").read_text(encoding="utf-8").split()
+    general = [w for w in dict.fromkeys((*terms, *english)) if w not in set(domain) and (len(w) > 1 or w in "ai")]
     args.out.write_text("\n".join([*domain, "", *general]) + "\n", encoding="utf-8")
     print(f"{len(domain)} words of the domain, {len(general)} of general English")
 
