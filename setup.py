@@ -44,6 +44,7 @@ setup(
     packages=[
         "imc_lite",
         "imc_lite.assets",
+        "imc_lite.bench",
         "imc_lite.bundle",
         "imc_lite.models",
         "imc_lite.noise",
@@ -52,7 +53,17 @@ setup(
         "imc_lite.export",
     ],
     package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
-    package_data={"imc_lite.assets": ["*.onnx", "*.json", "*.safetensors", "*.txt"]},
+    package_data={
+        "imc_lite.assets": [
+            "*.onnx",
+            "*.json",
+            "*.safetensors",
+            "*.txt",
+            "bench/LICENSE",
+            "bench/*.json",
+            "bench/*/*.jpg",
+        ],
+    },
     install_requires=[
         "numpy>=1.26",
         "pillow>=10.3",

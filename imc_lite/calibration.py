@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +81,19 @@ class Prototypes:
             return None
         return Transport(**{n: self.maps[n][remedy.transport].astype(np.float32) for n in TRANSPORT_ARRAYS})
 
+    def digest(self) -> str:
+        """SHA-256 of everything that decides on a picture."""
+        return sha256(self._bytes()).hexdigest()
+
     def save(self, path: Path) -> None:
         """Write safetensors; everything that is no array goes into its JSON header."""
-        from safetensors.numpy import save
-
         from imc_lite.files import write_atomically
+
+        data = self._bytes()
+        write_atomically(path, lambda file: file.write(data))
+
+    def _bytes(self) -> bytes:
+        from safetensors.numpy import save
 
         arrays = {n: np.ascontiguousarray(getattr(self.matcher, n), np.float32) for n in MATCHER_ARRAYS}
         header = {
@@ -98,8 +107,7 @@ class Prototypes:
         # safetensors writes an array's memory as it lies: only C order is read back as what it was.
         arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
         arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(self.matcher.shading, n)) for n in SHADING_ARRAYS}
-        data = save(arrays, {"imc_lite": json.dumps(header)})
-        write_atomically(path, lambda file: file.write(data))
+        return save(arrays, {"imc_lite": json.dumps(header)})
 
 
 def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:

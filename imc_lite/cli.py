@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from imc_lite import __version__
+from imc_lite.cli_bench import bench
 from imc_lite.errors import ImcError
 
 
@@ -255,6 +256,9 @@ def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None
 
     noisy = apply(load_image(image), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))
+
+
+cli.add_command(bench)
 
 
 def _command(error: click.UsageError) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from imc_lite.calibration import Prototypes, load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images import Source, load_image
-from imc_lite.models.base import MLLM
+from imc_lite.models.base import MLLM, Perception
 from imc_lite.restore import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
 
@@ -93,10 +93,15 @@ class IMC:
         noise = self.prototypes.matcher.match(self.model.perceive(load_image(image)).stats)
         return replace(self._judge(noise), path=_path(image))
 
-    def see(self, pixels: np.ndarray) -> Seen:
-        """The encoder's pass and, on a noisy picture, what makes up for the noise. uint8 [H, W, 3] RGB."""
+    def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Seen:
+        """The encoder's pass and, on a noisy picture, what makes up for the noise.
+
+        Args:
+            pixels: uint8 [H, W, 3] RGB.
+            perception: of these pixels, where it is known already.
+        """
         began = time.perf_counter()
-        perception = self.model.perceive(pixels)
+        perception = perception or self.model.perceive(pixels)
         perceived = time.perf_counter()
         tokens, report = perception.tokens, ImageReport(path=None)
         if self.prototypes is not None:

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from data import load_cases
 
+from imc_lite.bench.data import load_cases
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.prototypes import build_prototypes
 

@@ -7,36 +7,21 @@ augmentation is geometric alone, because robustness has to come from calibration
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from templates import cell_questions, cell_truths, image_questions, truths
+from templates import cell_truths, image_questions
 
+from imc_lite.bench.data import Case
+from imc_lite.bench.templates import cell_questions, truths
 from imc_lite.noise.text import TEXT_KINDS
 from imc_lite.noise.text import apply as damage
 
 ASSESS = "Is this question damaged? {}"
 REPAIR = "Repair this question: {}"
 SIDE = 320
-
-
-def normalize(answer: str) -> str:
-    """Lower case, no punctuation but inside numbers, single spaces: what exact match compares."""
-    text = re.sub(r"(?<!\d)[^\w\s]|[^\w\s](?!\d)", " ", answer.lower())
-    return " ".join(text.split())
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image and what may be asked about it."""
-
-    path: Path
-    source: str  # vqa_rad | hannover_cxr | bccd
-    labels: dict
-    questions: tuple[dict, ...]  # question, answer, closed, type; the data set's own
 
 
 @dataclass(frozen=True)
@@ -46,46 +31,6 @@ class Pack:
     image: np.ndarray | None  # uint8 [320, 320, 3]
     pairs: tuple[tuple[str, str], ...]
     truths: dict[str, str]
-
-
-def load_cases(data: Path, split: str) -> list[Case]:
-    """Cases of "train" or "test", in a fixed order."""
-    cases = []
-    by_image: dict[str, list[dict]] = {}
-    for row in json.loads((data / "vqa_rad/qa.json").read_text()):
-        if row["split"] == split:
-            by_image.setdefault(row["image"], []).append(row)
-    for name in sorted(by_image):
-        rows = by_image[name]
-        labels = {"organ": rows[0]["organ"], "modality": rows[0]["modality"], "plane": _plane(rows)}
-        questions = tuple(
-            {
-                "question": " ".join(r["question"].split()),
-                "answer": normalize(r["answer"]),
-                "closed": r["answer_type"] == "closed",
-                "type": r["question_type"],
-            }
-            for r in rows
-        )
-        cases.append(Case(data / "vqa_rad/images" / name, "vqa_rad", labels, questions))
-    for folder, extra in (("hannover_cxr", {"organ": "chest", "modality": "X-Ray"}), ("bccd", {})):
-        for row in json.loads((data / folder / "labels.json").read_text()):
-            if row["split"] == split:
-                cases.append(Case(data / folder / "images" / row["image"], folder, {**row, **extra}, ()))
-    return cases
-
-
-def _plane(rows: list[dict]) -> str | None:
-    """The plane the clinicians' own answers name, when they agree on one."""
-    found = set()
-    for row in rows:
-        answer = normalize(row["answer"])
-        if row["question_type"] == "PLANE" and row["answer_type"] == "open":
-            found |= {p for p in ("axial", "coronal", "sagittal") if p in answer}
-        elif answer == "yes":
-            match = re.search(r"\b(?:is|was) (?:this|the)\b.*\b(axial|coronal|sagittal)\b", row["question"].lower())
-            found |= {match.group(1)} if match else set()
-    return found.pop() if len(found) == 1 else None
 
 
 def load_square(path: Path, side: int = 480) -> np.ndarray:

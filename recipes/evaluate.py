@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from data import Case, load_cases, normalize
-from templates import ask, cell_questions, truths
 from tqdm import tqdm
 
+from imc_lite.bench.data import Case, load_cases, normalize
+from imc_lite.bench.stats import interval
+from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM
 
@@ -34,17 +35,6 @@ def questions_of(case: Case, rng: np.random.Generator) -> Iterator[tuple[str, st
         boxes = [(k, (x0 + x1) / 2, (y0 + y1) / 2) for k, x0, y0, x1, y1 in case.labels["boxes"]]
         for pair in cell_questions(boxes, rng, 5):
             yield "template cells", *pair
-
-
-def interval(hits: np.ndarray, owners: np.ndarray, rng: np.random.Generator, draws: int = 2000) -> list[float]:
-    """95 % percentile interval of mean(hits), resampling the owners (images)."""
-    sums = np.bincount(owners, hits)
-    counts = np.bincount(owners)
-    keep = counts > 0
-    sums, counts = sums[keep], counts[keep]
-    picks = rng.integers(len(sums), size=(draws, len(sums)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)
-    return [round(float(v), 4) for v in np.percentile(means, (2.5, 97.5))]
 
 
 def main() -> None:

@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from data import Case, load_cases
-from evaluate import interval
-from templates import ask, cell_questions, truths
 from tqdm import tqdm
 
+from imc_lite.bench.data import Case, load_cases
+from imc_lite.bench.judge import judge
+from imc_lite.bench.stats import interval
+from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.calibration import Transport, load_prototypes
 from imc_lite.images import load_image
-from imc_lite.models.ort import BLOCKED, OrtMLLM
+from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.pipeline import IMC
 from imc_lite.prototypes import RANK, fit_transport, transport
@@ -45,36 +46,6 @@ def asked(case: Case, rng: np.random.Generator) -> list[tuple[str, str, str]]:
         boxes = [(k, (x0 + x1) / 2, (y0 + y1) / 2) for k, x0, y0, x1, y1 in case.labels["boxes"]]
         rows += [("cells", *pair) for pair in cell_questions(boxes, rng, 2)]
     return rows
-
-
-def right(model: OrtMLLM, tokens: np.ndarray, questions: list[tuple[str, str, str]]) -> list[bool]:
-    """Whether the model's greedy answer is the expected one, for every question about one picture."""
-    parts, decoder = model.config["prompt"], model._decoder
-    visual = model._projector.run(["embeds"], {"tokens": tokens[None]})[0][0]
-    prefix = np.concatenate([model._embed(parts["prefix"]), visual])
-    segments, spans, where, wanted = [], [], [], []
-    at = 0
-    for _, question, answer in questions:
-        head, tail = [*model.encode(question), *parts["turn"]], [*model.encode(answer), *parts["end"]]
-        segments.append([*head, *tail[:-1]])
-        spans.append((len(where), len(where) + len(tail)))
-        where += range(at + len(head) - 1, at + len(head) - 1 + len(tail))
-        wanted += tail
-        at += len(segments[-1])
-    decoder.begin(len(prefix) + at)
-    decoder.extend(prefix)
-    past = decoder.length
-    bias = np.full((at, past + at), BLOCKED, np.float32)
-    bias[:, :past] = 0
-    positions, start = [], 0
-    for segment in segments:
-        block = slice(start, start + len(segment))
-        bias[block, past + start : past + block.stop] = np.triu(np.full((len(segment),) * 2, BLOCKED, np.float32), 1)
-        positions.append(np.arange(past, past + len(segment)))
-        start = block.stop
-    embeds = model._embed([i for s in segments for i in s])
-    first = decoder._run(embeds, np.concatenate(positions), bias, np.array(where)).argmax(1) == np.array(wanted)
-    return [bool(first[a:b].all()) for a, b in spans]
 
 
 def fit_all(model: OrtMLLM, cases: list[Case], seed: int) -> tuple[dict, dict]:
@@ -155,7 +126,8 @@ def run(job: tuple) -> None:
         if kind == "clean":
             same += bool((tokens == model.perceive(image).tokens).all())
         verdicts.append(verdict)
-        hits += [(group, i, hit) for (group, _, _), hit in zip(mine, right(model, tokens, mine), strict=True)]
+        found = judge(model, tokens, [(question, answer) for _, question, answer in mine])
+        hits += [(group, i, hit) for (group, _, _), hit in zip(mine, found, strict=True)]
     named = float(np.mean([v == kind for v in verdicts]))
     part = target.with_suffix(".part")
     part.write_text(json.dumps({"hits": hits, "named": named, "identical": same}))

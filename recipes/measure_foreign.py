@@ -14,11 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from data import load_cases
-from evaluate import interval
-from measure_calibration import asked, right
+from measure_calibration import asked
 from tqdm import tqdm
 
+from imc_lite.bench.data import load_cases
+from imc_lite.bench.judge import judge
+from imc_lite.bench.stats import interval
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
@@ -41,14 +42,15 @@ def main() -> None:
     verdicts: dict[str, Counter] = {}
     hits: dict[str, list[tuple[int, bool, bool]]] = {}
     for i, case in enumerate(tqdm(films, unit="picture")):
-        image, questions = load_image(case.path), asked(case, rng)
+        image = load_image(case.path)
+        pairs = [(question, answer) for _, question, answer in asked(case, rng)]
         for kind in ("clean", *IMAGE_KINDS):
             view = image if kind == "clean" else apply(image, kind, 4, args.seed + 200_000 + i)
             seen = imc.see(view)
             verdicts.setdefault(kind, Counter())[seen.report.noise.kind] += 1
-            plain = right(model, model.perceive(view).tokens, questions)
+            plain = judge(model, model.perceive(view).tokens, pairs)
             changed = seen.report.restored or seen.report.calibrated
-            calibrated = right(model, seen.tokens, questions) if changed else plain
+            calibrated = judge(model, seen.tokens, pairs) if changed else plain
             hits.setdefault(kind, []).extend((i, a, b) for a, b in zip(plain, calibrated, strict=True))
     table = {}
     for kind, rows in hits.items():

@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from data import load_cases
-from evaluate import interval
 from tqdm import tqdm
 
+from imc_lite.bench.data import load_cases
+from imc_lite.bench.stats import interval
 from imc_lite.calibration import load_prototypes
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM

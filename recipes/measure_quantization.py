@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import load_cases
 from model import LORA_TARGETS, load_language_model
 from safetensors.torch import load_file
 
+from imc_lite.bench.data import load_cases
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM, log_softmax
 

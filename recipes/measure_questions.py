@@ -15,12 +15,12 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
-from data import load_cases
-from evaluate import interval
-from measure_calibration import right
-from templates import ask, truths
 from tqdm import tqdm
 
+from imc_lite.bench.data import load_cases
+from imc_lite.bench.judge import judge
+from imc_lite.bench.stats import interval
+from imc_lite.bench.templates import ask, truths
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.text import TEXT_KINDS, apply
@@ -29,7 +29,7 @@ from imc_lite.sms.agents import repair
 SEVERITIES = (2, 4)
 
 
-def judge(job: tuple) -> list[tuple[int, bool, bool, bool]]:
+def measure(job: tuple) -> list[tuple[int, bool, bool, bool]]:
     """(picture, right when the question is clean, damaged, repaired) for every test picture."""
     args, kind, severity = job
     model, rng, rows = OrtMLLM(args.bundle), np.random.default_rng(args.seed), []
@@ -39,7 +39,7 @@ def judge(job: tuple) -> list[tuple[int, bool, bool, bool]]:
         question, answer = ask(*labels[rng.integers(len(labels))], rng)
         damaged = apply(question, kind, severity, args.seed + i)
         views = (question, damaged, repair(model, damaged).repaired)
-        rows.append((i, *right(model, tokens, [("", view, answer) for view in views])))
+        rows.append((i, *judge(model, tokens, [(view, answer) for view in views])))
     return rows
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     jobs = [(args, kind, severity) for kind in TEXT_KINDS for severity in SEVERITIES]
     with multiprocessing.Pool(args.workers) as pool:
-        found = pool.map(judge, jobs, chunksize=1)
+        found = pool.map(measure, jobs, chunksize=1)
     rng = np.random.default_rng(args.seed)
     table = {}
     for (_, kind, severity), rows in zip(jobs, found, strict=True):

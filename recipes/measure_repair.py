@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from data import load_cases, repair_questions
+from data import repair_questions
 from tqdm import tqdm
 
+from imc_lite.bench.data import load_cases
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.text import Damaged, damage
 from imc_lite.sms import guard

@@ -21,13 +21,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from data import Case, Pack, PackMaker, load_cases, load_square, view
+from data import Pack, PackMaker, load_square, view
 from model import Encoder, Projector, add_lora, load_language_model, state_to_ship
 from safetensors import safe_open
 from safetensors.torch import save_file
-from templates import PLANES, ask, truths
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from imc_lite.bench.data import Case, load_cases
+from imc_lite.bench.templates import PLANES, ask, truths
 
 MIX = {"vqa_rad": 0.5, "hannover_cxr": 0.11, "bccd": 0.2, "text": 0.19}
 HEADS = {

@@ -1,0 +1,9 @@
+"""The robustness benchmark behind `imc-lite bench`.
+
+- `data`: pictures with questions, from the packaged edition or a folder; `templates` asks about labels
+- `plan`: which pictures, questions and noises a run takes
+- `run`: one condition after the other, resumable; `judge` says right or wrong, `progress` how long it will take
+- `report`: figures and intervals (`stats`) as `results.json`
+- `tables`: Markdown, and the comparison of two runs
+- `gallery`, `plots`, `page`: the HTML report
+"""

@@ -1,0 +1,110 @@
+"""Examples for the report: clean, noisy and restored picture with question and answers, helped and not helped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imc_lite.bench.run import Run
+from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.restore import restore
+
+SIDE, QUALITY = 240, 80
+TRIES = 5  # questions looked at for one example
+HELPED, LOST = "comes back", "stays lost"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question under one noise.
+
+    fate: whether IMC makes the wrong answer right again.
+    pictures: (caption, JPEG as a data URI).
+    answers: (who, answer, right), of the plain model on the clean and on the noisy case, and of IMC on that.
+    """
+
+    noise: str
+    severity: int
+    fate: str
+    name: str
+    pictures: tuple[tuple[str, str], ...]
+    verdict: str
+    question: str
+    asked: str
+    repaired: str
+    expected: str
+    answers: tuple[tuple[str, str, bool], ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the decoded answers are right, wrong, and as the fate says."""
+        return [right for _, _, right in self.answers] == [True, False, self.fate == HELPED]
+
+
+def examples(run: Run, parts: dict[str, dict[str, Any]]) -> list[Example]:
+    """For every noise at its highest severity: the first question, in the order of the plan, that was right on the
+    clean case, is wrong under noise, and comes back with IMC; and the first that does not."""
+    found = []
+    highest: dict[str, int] = {}
+    for kind, severity in run.plan.image_conditions + run.plan.text_conditions:
+        highest[kind] = max(severity, highest.get(kind, 0))
+    for kind, severity in highest.items():
+        clean, now = parts["clean"]["hits"]["plain"], parts[f"{kind} {severity}"]["hits"]
+        wrong = [q for q in range(len(clean)) if clean[q] == "1" and now["plain"][q] == "0"]
+        for fate, mark in ((HELPED, "1"), (LOST, "0")):
+            # Near ties may be decoded otherwise than judged; an example has to show what it says.
+            tried = (_example(run, parts, q, kind, severity, fate) for q in wrong if now["imc"][q] == mark)
+            shown = next((e for e in islice(tried, TRIES) if e.holds), None)
+            found += [shown] if shown else []
+    return found
+
+
+def _example(run: Run, parts: dict[str, Any], index: int, kind: str, severity: int, fate: str) -> Example:
+    question = run.plan.questions[index]
+    clean = run.pixels(question.picture)
+    pictures = [("clean", clean)]
+    asked, repaired = question.text, run.repaired.get(index, question.text)
+    if kind in IMAGE_KINDS:
+        noisy = run.pixels(question.picture, kind, severity)
+        pictures.append((f"{kind.replace('_', ' ')} {severity}", noisy))
+        tokens = run.model.perceive(noisy).tokens
+    else:
+        part = parts[f"{kind} {severity}"]
+        asked, repaired = part["damaged"][str(index)], part["repaired"][str(index)]
+        noisy, tokens = clean, run.clean[question.picture]
+    seen = run.imc.see(noisy)
+    noise = seen.report.noise
+    assert noise is not None
+    if seen.report.restored:
+        pictures.append(("restored", restore(noisy, noise.kind, noise.severity)))
+    views = (
+        ("clean, plain", question.text, run.clean[question.picture]),
+        ("noisy, plain", asked, tokens),
+        ("noisy, IMC", repaired, seen.tokens),
+    )
+    said = [(who, run.model.generate(text, view).text) for who, text, view in views]
+    answers = tuple((who, text, text == question.answer) for who, text in said)
+    did = " and ".join(
+        word for word, done in (("restored", seen.report.restored), ("calibrated", seen.report.calibrated)) if done
+    )
+    verdict = f"{noise.kind.replace('_', ' ')} {noise.severity or ''}".strip() + (f", {did}" if did else ", left alone")
+    return Example(
+        kind, severity, fate, run.plan.cases[question.picture].name,
+        tuple((caption, data_uri(pixels)) for caption, pixels in pictures),
+        verdict, question.text, asked, repaired, question.answer, answers,
+    )  # fmt: skip
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a small JPEG in a data URI."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

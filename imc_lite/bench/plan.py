@@ -1,0 +1,138 @@
+"""What a run asks: pictures, questions, noises. Everything here follows from the data, the options and the seed."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from imc_lite.bench.data import Case
+from imc_lite.bench.templates import ask, cell_questions, truths
+from imc_lite.errors import ImcError
+from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.noise.text import TEXT_KINDS
+
+KINDS = IMAGE_KINDS + TEXT_KINDS
+CELLS = 2  # questions about counts and places in one blood film
+FEWEST = 3  # pictures
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen of a run.
+
+    noises: of the seven image and four text noises.
+    severities: 1-5.
+    limit: most pictures of one source; None takes all.
+    questions: most of a data set's own questions about one picture.
+    text_questions: as many of a data set's own, and as many template questions, are damaged for one picture at most.
+    seed: of the noise and of every choice.
+    """
+
+    noises: tuple[str, ...] = KINDS
+    severities: tuple[int, ...] = (2, 4)
+    limit: int | None = None
+    questions: int = 4
+    text_questions: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a run.
+
+    picture: index of its picture.
+    dataset: the data set whose own question it is, "templates" or "cells".
+    closed: answered by yes or no.
+    damaged: whether it is also asked with text noise.
+    """
+
+    picture: int
+    dataset: str
+    closed: bool
+    text: str
+    answer: str
+    damaged: bool
+
+    @property
+    def group(self) -> str:
+        """Questions that are counted together."""
+        return f"{self.dataset} {'closed' if self.closed else 'open'}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pictures, questions in the order of their pictures, and a fingerprint of both."""
+
+    cases: tuple[Case, ...]
+    questions: tuple[Question, ...]
+    options: Options
+
+    @property
+    def image_conditions(self) -> list[tuple[str, int]]:
+        """(kind, severity) of every image noise asked for."""
+        return [(k, s) for k in IMAGE_KINDS if k in self.options.noises for s in self.options.severities]
+
+    @property
+    def text_conditions(self) -> list[tuple[str, int]]:
+        """(kind, severity) of every text noise asked for."""
+        return [(k, s) for k in TEXT_KINDS if k in self.options.noises for s in self.options.severities]
+
+    def seed(self, picture: int) -> int:
+        """Of a picture's noise; it depends on the picture's name, not on which others are in the run."""
+        return _seed(self.options.seed, self.cases[picture].name)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of pictures, questions and seed: parts of another plan are not taken up."""
+        digest = hashlib.sha256(str(self.options.seed).encode())
+        for case in self.cases:
+            digest.update(hashlib.sha256(case.path.read_bytes()).digest())
+        for question in self.questions:
+            digest.update(repr(asdict(question)).encode())
+        return digest.hexdigest()
+
+
+def make_plan(cases: list[Case], options: Options) -> Plan:
+    """Choose the pictures, and the questions about each.
+
+    Raises:
+        ImcError: an unknown noise or severity, or too few pictures.
+    """
+    for noise in options.noises:
+        if noise not in KINDS:
+            raise ImcError(f"unknown noise {noise!r}: choose of {', '.join(KINDS)}")
+    for severity in options.severities:
+        if severity not in range(1, 6):
+            raise ImcError(f"severity {severity!r} is out of range: choose 1 (mild) to 5 (severe)")
+    chosen = []
+    for source in sorted({c.source for c in cases}):
+        mine = sorted((c for c in cases if c.source == source), key=lambda c: _seed(options.seed, c.name))
+        chosen += sorted(mine[: options.limit], key=lambda c: c.name)
+    if len(chosen) < FEWEST:
+        raise ImcError(f"{len(chosen)} pictures are too few for a benchmark; give at least {FEWEST}")
+    questions = [q for i, case in enumerate(chosen) for q in _ask(i, case, options)]
+    return Plan(tuple(chosen), tuple(questions), options)
+
+
+def _ask(picture: int, case: Case, options: Options) -> list[Question]:
+    rng = np.random.default_rng([_seed(options.seed, case.name), 1])
+    own = [case.questions[i] for i in sorted(rng.permutation(len(case.questions))[: options.questions])]
+    rows = [(case.source, q["closed"], q["question"], q["answer"]) for q in own]
+    if case.source != "slake":
+        pairs = [ask(kind, value, rng) for kind, value in truths(case.source, case.labels).items()]
+        rows += [("templates", answer in ("yes", "no"), question, answer) for question, answer in pairs]
+    if case.source == "bccd":
+        boxes = [(k, (x0 + x1) / 2, (y0 + y1) / 2) for k, x0, y0, x1, y1 in case.labels["boxes"]]
+        rows += [("cells", a in ("yes", "no"), q, a) for q, a in cell_questions(boxes, rng, CELLS)]
+    # A repair takes several passes of the language model, so text noise takes fewer questions of each kind.
+    kinds = ["own" if dataset == case.source else "template" for dataset, *_ in rows]
+    picked: set[int] = set()
+    for kind in ("own", "template"):
+        picked |= set(rng.permutation([i for i, k in enumerate(kinds) if k == kind])[: options.text_questions].tolist())
+    return [Question(picture, *row, damaged=i in picked) for i, row in enumerate(rows)]
+
+
+def _seed(seed: int, name: str) -> int:
+    return zlib.crc32(f"{seed} {name}".encode())

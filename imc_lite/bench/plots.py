@@ -1,0 +1,141 @@
+"""Plots of the report as SVG text, without a plotting library."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from imc_lite.bench.report import PICTURE
+from imc_lite.bench.tables import name
+
+COLOURS = {"plain": "#6b7280", "shift": "#d97706", "pdc": "#2563eb", "imc": "#2563eb"}
+DASHES = {"shift": "5 3"}
+PANEL, HEIGHT, COLUMNS = 250, 190, 4
+LEFT, RIGHT, TOP, BOTTOM = 38, 12, 26, 30
+ROW, LABEL, WIDTH = 34, 150, 560
+SHOWN = (-100.0, 125.0)  # per cent of a loss; longer bars are cut off and carry their number
+
+
+def severity_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
+    """Accuracy by severity, one panel a noise, with 95 % intervals; severity 0 is the clean case."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in results["conditions"]:
+        if row["of"] != "none" and scope in row["arms"]["plain"]:
+            kinds.setdefault(row["noise"], []).append(row)
+    if not kinds:
+        return ""
+    lowest = min(cell["95ci"][0] for rows in kinds.values() for r in rows for cell in _cells(r, scope).values())
+    floor = int(max(0, min(80, 100 * lowest - 5)) // 20 * 20)
+    panels = [_panel(i, kind, rows, scope, floor) for i, (kind, rows) in enumerate(kinds.items())]
+    lines = -(-len(kinds) // COLUMNS)
+    legend = _legend(
+        [("plain", "plain"), ("shift", "mean shift, told the noise"), ("imc", "IMC")], 4, lines * HEIGHT + 14
+    )
+    return _svg(PANEL * min(COLUMNS, len(kinds)), lines * HEIGHT + 26, [*panels, legend], "accuracy by severity")
+
+
+def _cells(row: dict[str, Any], scope: str) -> dict[str, dict[str, Any]]:
+    arms = ("plain", "shift", "imc") if row["of"] == "image" else ("plain", "imc")
+    return {arm: row["arms"][arm][scope] for arm in arms}
+
+
+def _panel(index: int, kind: str, rows: list[dict[str, Any]], scope: str, floor: int) -> str:
+    x0, y0 = PANEL * (index % COLUMNS), HEIGHT * (index // COLUMNS)
+    width, height = PANEL - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    last = max(r["severity"] for r in rows)
+
+    def at(severity: float, share: float) -> tuple[float, float]:
+        return LEFT + width * severity / last, TOP + height * (100 - 100 * share) / (100 - floor)
+
+    out = [f'<g transform="translate({x0} {y0})"><text x="{LEFT}" y="16" class="title">{escape(name(kind))}</text>']
+    for tick in range(floor, 101, 20 if floor < 60 else 10):
+        y = at(0, tick / 100)[1]
+        out.append(f'<line x1="{LEFT}" x2="{LEFT + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        out.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" class="end">{tick}</text>')
+    for tick in (0, *(r["severity"] for r in rows)):
+        x = at(tick, 0)[0]
+        out.append(f'<text x="{x:.1f}" y="{TOP + height + 15}" class="mid">{tick or "clean"}</text>')
+    plain = rows[0]["arms"]["plain"][scope]
+    start = at(0, plain["accuracy"] + plain["loss"])
+    for shift, arm in enumerate(_cells(rows[0], scope)):
+        colour, dash = COLOURS[arm], f' stroke-dasharray="{DASHES[arm]}"' if arm in DASHES else ""
+        points = [start]
+        for row in rows:
+            cell = row["arms"][arm][scope]
+            x, y = at(row["severity"], cell["accuracy"])
+            points.append((x, y))
+            low, high = (at(0, v)[1] for v in cell["95ci"])
+            whisker = x + 3 * (shift - 1)
+            out.append(
+                f'<line x1="{whisker:.1f}" x2="{whisker:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}" '
+                'stroke-opacity=".55"/>'
+            )
+            out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+    return "".join(out) + "</g>"
+
+
+def recovered_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
+    """The share of the loss that comes back, a row for every condition with a significant loss; "" without one."""
+    rows = [r for r in results["conditions"] if "recovered" in r["arms"]["imc"].get(scope, {})]
+    if not rows:
+        return ""
+    low, high = SHOWN
+
+    def at(value: float) -> float:
+        return LABEL + (WIDTH - LABEL - 50) * (min(max(value, low), high) - low) / (high - low)
+
+    bottom = 10 + ROW * len(rows)
+    out = []
+    for tick in (-100, -50, 0, 50, 100):
+        x = at(tick)
+        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="6" y2="{bottom}" class="{"axis" if tick == 0 else "grid"}"/>')
+        out.append(f'<text x="{x:.1f}" y="{bottom + 15}" class="mid">{tick} %</text>')
+    for i, row in enumerate(rows):
+        y = 10 + ROW * i
+        label = f"{name(row['noise'])} {row['severity']}"
+        out.append(f'<text x="{LABEL - 50}" y="{y + 18}" class="end">{escape(label)}</text>')
+        for j, arm in enumerate(("imc", "shift")):
+            value = row["arms"].get(arm, {}).get(scope, {}).get("recovered")
+            if value is None:
+                continue
+            a, b = sorted((at(0), at(100 * value)))
+            top = y + 3 + 13 * j
+            out.append(f'<rect x="{a:.1f}" y="{top}" width="{b - a:.1f}" height="11" fill="{COLOURS[arm]}"/>')
+            side, x = ("start", b + 4) if value >= 0 else ("end", a - 4)
+            out.append(f'<text x="{x:.1f}" y="{top + 10}" class="{side}">{100 * value:.0f}</text>')
+    legend = _legend([("imc", "IMC"), ("shift", "mean shift, told the noise")], LABEL, bottom + 34)
+    return _svg(WIDTH, bottom + 46, [*out, legend], "share of the loss recovered")
+
+
+def _legend(items: list[tuple[str, str]], x: int, y: int) -> str:
+    out = []
+    for arm, text in items:
+        out.append(f'<rect x="{x}" y="{y - 9}" width="14" height="10" fill="{COLOURS[arm]}"/>')
+        out.append(f'<text x="{x + 19}" y="{y}" class="start">{escape(text)}</text>')
+        x += 40 + 7 * len(text)
+    return "".join(out)
+
+
+def _svg(width: int, height: int, parts: list[str], title: str) -> str:
+    head = f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px" role="img" aria-label="{escape(title)}" '
+    return head + 'xmlns="http://www.w3.org/2000/svg">' + "".join(parts) + "</svg>"
+
+
+def confusion_table(results: dict[str, Any]) -> str:
+    """HTML: what the pictures of each noise were called, in per cent of a row, darker for more."""
+    rows = results["confusion"]
+    columns = ["clean", *(k for k in rows if k != "clean"), "unknown"]
+    columns += sorted({c for row in rows.values() for c in row} - set(columns))
+    head = "".join(f"<th>{escape(name(c))}</th>" for c in columns)
+    body = []
+    for kind, row in rows.items():
+        total, cells = sum(row.values()), []
+        for column in columns:
+            share = row.get(column, 0) / total
+            ink = "#fff" if share > 0.55 else "#111827"
+            shown = f"{100 * share:.0f}" if row.get(column) else ""
+            cells.append(f'<td style="background:rgba(37,99,235,{share:.2f});color:{ink}">{shown}</td>')
+        body.append(f"<tr><th>{escape(name(kind))}</th>{''.join(cells)}<td>{total}</td></tr>")
+    return f"<table><tr><th>noise</th>{head}<th>pictures</th></tr>{''.join(body)}</table>"

@@ -1,0 +1,169 @@
+"""Results as Markdown, and two results beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from imc_lite.bench.report import FORMAT, OTHERS, PICTURE
+from imc_lite.errors import ImcError
+
+ARMS = {
+    "image": ("plain", "shift", "restore", "transport", "pdc", "imc"),
+    "text": ("plain", "sms", "imc"),
+}
+LABELS = {
+    "plain": "plain",
+    "shift": "mean shift",
+    "restore": "restoration alone",
+    "transport": "map alone",
+    "pdc": "PDC",
+    "sms": "SMS",
+    "imc": "IMC",
+}
+
+FEWER = "†"
+
+
+def percent(value: float) -> str:
+    """37.5 for 0.375."""
+    return f"{100 * value:.1f}"
+
+
+def accuracy(cell: dict[str, Any] | None) -> str:
+    """An accuracy with its interval, in per cent; a dash where nothing was asked."""
+    if cell is None:
+        return "–"
+    low, high = cell["95ci"]
+    return f"{percent(cell['accuracy'])} ({percent(low)}–{percent(high)})"
+
+
+def name(kind: str) -> str:
+    """motion blur for motion_blur."""
+    return kind.replace("_", " ")
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables of a run: what needs the picture, what image and text noise cost, and what comes back."""
+    parts = [_controls(results), headline(results)]
+    for of in ("image", "text"):
+        if any(c["of"] == of for c in results["conditions"]):
+            parts.append(noise_table(results, of, PICTURE))
+            parts.append(noise_table(results, of, OTHERS))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The share of the loss that each arm gives back, and what IMC does to clean cases."""
+    lines = [
+        "| arm | conditions with a significant loss | share of the loss recovered, % | mean of conditions, % |",
+        "|---|---|---|---|",
+    ]
+    for of in ("image", "text"):
+        arms = results["recovered"][of][PICTURE]["arms"]
+        for arm in ARMS[of][1:]:
+            if arm in arms:
+                row = arms[arm]
+                low, high = row["share_95ci"]
+                share = f"{percent(row['share'])} ({percent(low)}–{percent(high)})"
+                mean = percent(row["mean_of_conditions"])
+                lines.append(f"| {of} noise, {LABELS[arm]} | {row['conditions']} | {share} | {mean} |")
+    arms = results["conditions"][0]["arms"]
+    pictures = sum(s["pictures"] for s in results["data"]["sources"].values())
+    said = []
+    for scope, what in ((PICTURE, "questions that need the picture"), (OTHERS, "the others")):
+        if scope in arms["imc"]:
+            cell = arms["imc"][scope]
+            low, high = cell["gain_95ci"]
+            gain = f"{percent(cell['gain'])} points ({percent(low)} to {percent(high)})"
+            said.append(f"{what} {accuracy(arms['plain'][scope])} plain, IMC changes that by {gain}")
+    same = f"{results['clean_pictures_with_identical_tokens']} of {pictures} clean pictures pass bit-identical"
+    worse = ", ".join(results["worse"]) or "none"
+    return "\n".join(
+        [*lines, "", f"Clean cases: {'; '.join(said)}. {same}. Conditions made significantly worse: {worse}."]
+    )
+
+
+def _controls(results: dict[str, Any]) -> str:
+    lines = [
+        "| questions | n | clean | blank | shuffled | text only | need the picture |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group, row in results["groups"].items():
+        cells = [accuracy(row[control]) for control in ("clean", "blank", "shuffled", "text_only")]
+        lines.append(f"| {group} | {row['n']} | {' | '.join(cells)} | {'yes' if row['needs_picture'] else 'no'} |")
+    return "\n".join(lines)
+
+
+def noise_table(results: dict[str, Any], of: str, scope: str) -> str:
+    """Accuracy of every arm by noise and severity; "" where the scope holds no question."""
+    conditions = [c for c in results["conditions"] if c["of"] == of and scope in c["arms"]["plain"]]
+    if not conditions:
+        return ""
+    arms = [a for a in ARMS[of] if any(scope in c["arms"].get(a, {}) for c in conditions)]
+    what = "Questions that need the picture" if scope == PICTURE else "The other questions"
+    lines = [
+        f"{what}, {of} noise: accuracy in % (95 % interval); * marks a significant loss, {FEWER} an arm that was asked "
+        "template and cell questions only. The last column is the share of the loss that IMC recovers.",
+        "",
+        f"| noise | severity | n | {' | '.join(LABELS[a] for a in arms)} | recovered, % |",
+        "|---|---|---|" + "---|" * (len(arms) + 1),
+    ]
+    for row in conditions:
+        plain = row["arms"]["plain"][scope]
+        star = "*" if plain["loss_95ci"][0] > 0 else ""
+        found = [row["arms"].get(a, {}).get(scope) for a in arms]
+        cells = [accuracy(c) + (FEWER if c and c["n"] < plain["n"] else "") for c in found]
+        cells[0] += star
+        back = row["arms"]["imc"][scope].get("recovered")
+        shown = "–" if back is None else percent(back)
+        lines.append(f"| {name(row['noise'])} | {row['severity']} | {plain['n']} | {' | '.join(cells)} | {shown} |")
+    return "\n".join(lines)
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """Read `results.json`, or the one in an output folder.
+
+    Raises:
+        ImcError: missing, or not of this format.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        known = results["format"] == FORMAT and isinstance(results["conditions"], list)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImcError(f"{file} holds no results of a benchmark; give a folder of `imc-lite bench -o`") from error
+    if not known:
+        raise ImcError(f"the results in {file} have another format; run this version's `imc-lite bench` again")
+    return results
+
+
+def compare(first: dict[str, Any], second: dict[str, Any], scope: str = PICTURE) -> str:
+    """Two runs beside each other as Markdown: the accuracy of plain and IMC in the conditions that both hold.
+
+    A difference is marked where the two intervals do not overlap; the questions need not be the same.
+    """
+    rows = {(c["noise"], c["severity"]): c["arms"] for c in second["conditions"]}
+    lines = [
+        "| noise | severity | plain, A | plain, B | difference | IMC, A | IMC, B | difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for condition in first["conditions"]:
+        other = rows.get((condition["noise"], condition["severity"]), {})
+        cells = []
+        for arm in ("plain", "imc"):
+            pair = [arms.get(arm, {}).get(scope) for arms in (condition["arms"], other)]
+            if None in pair:
+                break
+            change = pair[1]["accuracy"] - pair[0]["accuracy"]
+            apart = pair[0]["95ci"][1] < pair[1]["95ci"][0] or pair[1]["95ci"][1] < pair[0]["95ci"][0]
+            cells += [*map(accuracy, pair), f"{100 * change:+.1f}{'*' if apart else ''}"]
+        else:
+            lines.append(f"| {name(condition['noise'])} | {condition['severity']} | {' | '.join(cells)} |")
+    if len(lines) == 2:
+        raise ImcError("the two runs have no condition in common; run both with the same noises and severities")
+    same = "the same" if first["data"] == second["data"] else "different"
+    models = [f"{side}: {r['model']['id']} {r['model']['version']}" for side, r in (("A", first), ("B", second))]
+    facts = f"{'; '.join(models)}. The pictures and questions are {same}. * marks intervals that do not overlap."
+    return "\n".join([*lines, "", facts]) + "\n"

@@ -1,0 +1,82 @@
+"""`imc-lite bench`: what noise costs a model, and what IMC gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group(invoke_without_command=True)
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Folder of a data set; may be repeated.")
+@click.option("--noise", "noises", multiple=True, help="gaussian, …, typo, …; may be repeated [all eleven].")
+@click.option("--severity", "severities", type=int, multiple=True, help="1-5; may be repeated [2 and 4].")
+@click.option("--limit", type=click.IntRange(1), help="At most so many pictures of each source.")
+@click.option("--questions", type=click.IntRange(1), default=4, show_default=True, help="Own questions of a picture.")
+@click.option("--quick", is_flag=True, help="20 packaged pictures at severity 4: a few minutes.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
+@click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads.")
+@click.option("--offline", is_flag=True, help="Never use the network.")
+@click.pass_context
+def bench(
+    context: click.Context,
+    data: tuple[Path, ...],
+    noises: tuple[str, ...],
+    severities: tuple[int, ...],
+    limit: int | None,
+    questions: int,
+    quick: bool,
+    seed: int,
+    output: Path | None,
+    model: str,
+    threads: int,
+    offline: bool,
+) -> None:
+    """Measure what noise costs a model and what IMC gives back; the headline on stdout, the rest in a folder.
+
+    \b
+    imc-lite bench --quick -o bench/
+    imc-lite bench --data VQA_RAD/ --noise gaussian --severity 4 -o bench/
+    imc-lite bench compare before/ after/
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if output is None:
+        raise click.UsageError("name the folder to write with -o.")
+    if quick and data:
+        raise click.UsageError("--quick takes the packaged pictures; leave --data out.")
+    from imc_lite.bench.benchmark import quick_cases, run_benchmark
+    from imc_lite.bench.data import load_edition, load_folder
+    from imc_lite.bench.plan import KINDS, Options, make_plan
+    from imc_lite.bench.tables import headline
+    from imc_lite.pipeline import IMC
+
+    options = Options(
+        noises=tuple(k for k in KINDS if k in noises) + tuple(k for k in noises if k not in KINDS) or KINDS,
+        severities=tuple(sorted(set(severities))) or ((4,) if quick else (2, 4)),
+        limit=limit,
+        questions=questions,
+        seed=seed,
+    )
+    cases = quick_cases() if quick else [c for folder in data for c in load_folder(folder)] or load_edition()
+    make_plan(cases, options)  # refuse what cannot be run before a model is fetched or loaded
+    results = run_benchmark(IMC.from_pretrained(model, threads=threads, offline=offline), cases, options, output)
+    click.echo(headline(results))
+    click.echo(f"imc-lite: wrote {output / 'results.json'}, table.md and report.html beside it", err=True)
+
+
+@bench.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+def compare(first: Path, second: Path) -> None:
+    """Two runs beside each other: FIRST and SECOND are output folders or their results.json.
+
+    \b
+    imc-lite bench compare before/ after/
+    """
+    from imc_lite.bench.tables import compare as table
+    from imc_lite.bench.tables import load_results
+
+    click.echo(table(load_results(first), load_results(second)), nl=False)
