@@ -14,17 +14,24 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from measure_calibration import asked
 from tqdm import tqdm
 
-from imc_lite.bench.data import load_cases
+from imc_lite.bench.data import Case, load_cases
 from imc_lite.bench.judge import judge
 from imc_lite.bench.stats import interval
+from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.pipeline import IMC
 from imc_lite.prototypes import build_prototypes
+
+
+def asked(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Template questions about a blood film and its cells, with their answers."""
+    rows = [ask(kind, value, rng) for kind, value in truths(case.source, case.labels).items()]
+    boxes = [(k, (x0 + x1) / 2, (y0 + y1) / 2) for k, x0, y0, x1, y1 in case.labels["boxes"]]
+    return rows + list(cell_questions(boxes, rng, 2))
 
 
 def main() -> None:

@@ -9,10 +9,13 @@ import json
 import re
 from pathlib import Path
 
+from imc_lite.bench import tables as bench
+from imc_lite.bench.report import PICTURE
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
+BENCH = RESULTS / "bench" / "results.json"
 PAGES = ("README.md", "docs/measured.md", "recipes/MODEL_CARD.md")
-KINDS = ("gaussian", "speckle", "impulse", "motion_blur", "bias_field", "low_contrast", "pixelation")
 
 
 def read(name: str) -> dict:
@@ -39,48 +42,40 @@ def answers() -> str:
     return "\n".join(lines)
 
 
+def headline() -> str:
+    return bench.headline(bench.load_results(BENCH))
+
+
 def noise() -> str:
-    """Template answers under noise: what is lost, and what comes back."""
-    found = read("calibration")
-    conditions, shares = found["conditions"], found["recovered_share"]["template"]
-    clean = conditions["clean 0 none"]["template"]
-    lines = ["| noise | severity | plain | mean shift | with PDC |", "|---|---|---|---|---|"]
-    for kind in KINDS:
-        for severity in (2, 4):
-            row = [conditions[f"{kind} {severity} {arm}"]["template"] for arm in ("none", "shift", "pdc")]
-            cells = [with_interval(c["accuracy"], c["95ci"]) for c in row]
-            lines.append(f"| {kind.replace('_', ' ')} | {severity} | {' | '.join(cells)} |")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Clean: {with_interval(clean['accuracy'], clean['95ci'])}, {clean['n']} questions on modality, body part, "
-            f"plane and projection. Share of the loss recovered over the {len(shares['significant'])} conditions with "
-            f"a significant one: {percent(shares['pdc'])}; by the mean shift {percent(shares['shift'])}. On clean "
-            f"pictures {found['clean_answers_that_differ']} answers differ.",
-        ]
-    )
+    return bench.noise_table(bench.load_results(BENCH), "image", PICTURE)
+
+
+def questions() -> str:
+    return bench.noise_table(bench.load_results(BENCH), "text", PICTURE)
+
+
+def controls() -> str:
+    return bench.controls(bench.load_results(BENCH))
 
 
 def ablation() -> str:
-    found = read("calibration")
-    groups = found["recovered_share_severity_4"]
-    arms = {
-        "shift": "mean shift, told the noise",
-        "transport": "map alone, told the noise",
-        "restore": "restoration alone, told the noise",
-        "pdc": "PDC, noise identified",
-    }
-    lines = [f"| share of the loss recovered, severity 4 | {' | '.join(groups)} |", "|---|" + "---|" * len(groups)]
-    for arm, label in arms.items():
-        cells = [percent(row[arm]) if arm in row else "–" for row in groups.values()]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    counts = [str(len(row["significant"])) for row in groups.values()]
-    lines.append(f"| conditions with a significant loss | {' | '.join(counts)} |")
-    left = found["token_error_left"]
+    found = read("maps")
+    lines = []
     for what, title in (("rank", "rank of the map"), ("pictures", "pictures it is fitted on, rank 64")):
-        lines += ["", f"| {title} | {' | '.join(left[what])} |", "|---|" + "---|" * len(left[what])]
-        lines.append(f"| token error left | {' | '.join(f'{v:.3f}' for v in left[what].values())} |")
+        left = found["token_error_left"][what]
+        lines += ["", f"| {title} | {' | '.join(left)} |", "|---|" + "---|" * len(left)]
+        lines.append(f"| token error left | {' | '.join(f'{v:.3f}' for v in left.values())} |")
+    before, held = found["token_error_without_map"], found["pictures"]["held_out"]
+    return "\n".join([*lines[1:], "", f"Without a map {before:.3f}; {held} held-out training pictures."])
+
+
+def foreign() -> str:
+    """Prototypes of radiology on blood films."""
+    lines = ["| blood films | plain | with PDC | gain, points (95 % interval) |", "|---|---|---|---|"]
+    for kind, row in read("foreign")["conditions"].items():
+        low, high = (100 * v for v in row["gain_95ci"])
+        gain = f"{100 * (row['pdc'] - row['plain']):+.1f} ({low:.1f} to {high:.1f})"
+        lines.append(f"| {kind.replace('_', ' ')} | {percent(row['plain'])} | {percent(row['pdc'])} | {gain} |")
     return "\n".join(lines)
 
 
@@ -106,18 +101,6 @@ def perception() -> str:
             f"{percent(found['severity_within_1'])}.",
         ]
     )
-
-
-def questions() -> str:
-    found = read("questions")
-    lines = ["| damage | severity | clean | damaged | repaired |", "|---|---|---|---|---|"]
-    for name, row in found["conditions"].items():
-        kind, severity = name.split()
-        cells = [with_interval(row[view], row[f"{view}_95ci"]) for view in ("clean", "damaged", "repaired")]
-        lines.append(f"| {kind} | {severity} | {' | '.join(cells)} |")
-    share = found["recovered_share"]
-    lost = f"{len(found['significant'])} conditions lose significantly"
-    return "\n".join([*lines, "", f"{lost}; share recovered there: {percent(share)}." if share else f"{lost}."])
 
 
 def repair() -> str:
@@ -180,9 +163,12 @@ def runtime() -> str:
     )
 
 
+MAKERS = (answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime)
+
+
 def fill(text: str) -> str:
     """A page's text with the generated parts between `<!-- name -->` and `<!-- /name -->` renewed."""
-    for make in (answers, noise, ablation, perception, questions, repair, runtime):
+    for make in MAKERS:
         pattern = rf"(<!-- {make.__name__} -->\n).*?(<!-- /{make.__name__} -->)"
         if re.search(pattern, text, flags=re.S):
             table = make()

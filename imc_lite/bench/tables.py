@@ -46,7 +46,7 @@ def name(kind: str) -> str:
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables of a run: what needs the picture, what image and text noise cost, and what comes back."""
-    parts = [_controls(results), headline(results)]
+    parts = [controls(results), headline(results)]
     for of in ("image", "text"):
         if any(c["of"] == of for c in results["conditions"]):
             parts.append(noise_table(results, of, PICTURE))
@@ -85,7 +85,8 @@ def headline(results: dict[str, Any]) -> str:
     )
 
 
-def _controls(results: dict[str, Any]) -> str:
+def controls(results: dict[str, Any]) -> str:
+    """Clean accuracy beside the controls, and which groups need the picture."""
     lines = [
         "| questions | n | clean | blank | shuffled | text only | need the picture |",
         "|---|---|---|---|---|---|---|",
