@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -36,9 +35,13 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """What `results.json` holds."""
+        import onnxruntime
+        import PIL
+        import tokenizers
+
         from imc_lite import __version__
 
-        packages = ("numpy", "onnxruntime", "pillow", "tokenizers")
+        packages = {"numpy": np, "onnxruntime": onnxruntime, "pillow": PIL, "tokenizers": tokenizers}
         options = self.plan.options
         sources = {}
         for source in sorted({c.source for c in self.plan.cases}):
@@ -52,7 +55,7 @@ class Report:
             "format": FORMAT,
             "model": self.model,
             "versions": {"imc_lite": __version__, "code": code_digest()[:12], "noise_bank": BANK_VERSION}
-            | {p: version(p) for p in packages},
+            | {n: p.__version__ for n, p in packages.items()},
             "seed": options.seed,
             "options": {
                 "noises": list(options.noises),
@@ -159,7 +162,7 @@ class Report:
         for kind, severity in self.plan.image_conditions if of == "image" else self.plan.text_conditions:
             name = f"{kind} {severity}"
             loss = np.where(mask, self.hits("clean", "plain") - self.hits(name, "plain"), np.nan)
-            if self.mean(loss)[1][0] > 0:
+            if np.isfinite(loss).any() and self.mean(loss)[1][0] > 0:
                 lost.append(name)
         found["significant"] = lost
         arms = sorted({arm for name in lost for arm in self.parts[name]["hits"]} - {"plain"})
@@ -175,6 +178,8 @@ class Report:
                 loss, _, loss_samples = self.mean(
                     np.where(np.isfinite(got), self.hits("clean", "plain") - plain, np.nan)
                 )
+                if loss <= 0:  # an arm that was asked fewer questions may have nothing to give back on them
+                    continue
                 gains.append(gain)
                 losses.append(loss)
                 sampled.append((gain_samples, loss_samples))
