@@ -6,6 +6,7 @@ from setuptools import setup
 
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
+DICOM = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
     # Never beside [cpu]: the two ONNX Runtime wheels share one import folder and break each other.
@@ -19,6 +20,8 @@ EXTRAS = {
         "optimum>=2.0",
     ],
     "export": [TORCH, TRANSFORMERS, "onnx>=1.19", "onnxscript>=0.5"],
+    # GDCM decodes JPEG, JPEG-LS and JPEG 2000; the plugin that also reads 12-bit lossy JPEG is under the GPL.
+    "dicom": DICOM,
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
@@ -27,6 +30,7 @@ EXTRAS = {
         "triton==3.9.0",
         "onnx>=1.19",
         "onnxscript>=0.5",
+        *DICOM,
         "pytest>=8",
         "hypothesis>=6",
         "ruff>=0.8",

@@ -15,21 +15,30 @@ from imc_lite.errors import ImcError
 from imc_lite.pipeline import IMC
 
 
-def run_batch(open_model: Callable[[], IMC], cases: Path, out: Path | None) -> int:
+def run_batch(
+    open_model: Callable[[], IMC],
+    cases: Path,
+    out: Path | None,
+    *,
+    window: str | None = None,
+    frame: int | None = None,
+) -> int:
     """Answer every row of a JSONL file; returns how many rows carry an error.
 
     Args:
         open_model: called once, when there is something to answer.
-        cases: rows {"id"?, "image", "question"}; a relative image path starts at this file's folder. A row
-            without an id gets its line number, counted from 1.
+        cases: rows {"id"?, "image", "question", "window"?, "frame"?}; a relative image path starts at this file's
+            folder. A row without an id gets its line number, counted from 1.
         out: JSONL to write, resumed if it is there; None writes to stdout.
+        window: of DICOM rows that name none, see `imc_lite.images.load_image`.
+        frame: of DICOM rows that name none.
 
     Raises:
         ImcError: the files cannot be used. A row that cannot be answered is written with "error" instead.
     """
-    lines = _read_lines(cases)
+    lines, view = _read_lines(cases), {"window": window, "frame": frame}
     if out is None:
-        return _answer_all(open_model, cases, lines, 0, sys.stdout)
+        return _answer_all(open_model, cases, lines, 0, sys.stdout, view)
     if out.exists() and out.resolve() == cases.resolve():
         raise ImcError(f"{out} is both input and output; choose another output file")
     done, failed = _resume(out, lines)
@@ -37,7 +46,7 @@ def run_batch(open_model: Callable[[], IMC], cases: Path, out: Path | None) -> i
         return failed
     try:
         with open(out, "a", encoding="utf-8") as file:
-            return failed + _answer_all(open_model, cases, lines, done, file)
+            return failed + _answer_all(open_model, cases, lines, done, file, view)
     except OSError as error:
         raise ImcError(f"cannot write {out} ({error.strerror}); choose another output file") from error
 
@@ -67,13 +76,21 @@ def _parse(line: str, number: int) -> dict[str, Any]:
     for key in ("image", "question"):
         if not isinstance(case.get(key), str):
             return {**row, "error": f'line {number} has no text "{key}"; add it'}
+    for key, kind, what in (("window", str, "a text"), ("frame", int, "a number")):
+        value = case.get(key)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            return {**row, "error": f'line {number} has a "{key}" that is not {what}; correct it or leave it out'}
+        if value is not None:
+            row[key] = value
     return {**row, "image": case["image"], "question": case["question"]}
 
 
-def _answer_all(open_model: Callable[[], IMC], cases: Path, lines: list[str], done: int, file: TextIO) -> int:
+def _answer_all(
+    open_model: Callable[[], IMC], cases: Path, lines: list[str], done: int, file: TextIO, view: dict[str, Any]
+) -> int:
     imc, failed = open_model(), 0
     bar = tqdm(total=len(lines), initial=done, unit="case", file=sys.stderr, disable=None)
-    for row in _answers(imc, cases, lines, done):
+    for row in _answers(imc, cases, lines, done, view):
         failed += "error" in row
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
@@ -84,12 +101,13 @@ def _answer_all(open_model: Callable[[], IMC], cases: Path, lines: list[str], do
     return failed
 
 
-def _answers(imc: IMC, cases: Path, lines: list[str], done: int) -> Iterator[dict[str, Any]]:
+def _answers(imc: IMC, cases: Path, lines: list[str], done: int, view: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines[done:], done + 1):
         row = _parse(line, number)
         if "error" not in row:
             try:
-                row = imc.answer(cases.parent / row["image"], row["question"], id=row["id"]).to_dict()
+                options = view | {k: row[k] for k in view if k in row}
+                row = imc.answer(cases.parent / row["image"], row["question"], id=row["id"], **options).to_dict()
             except ImcError as error:
                 row = {"id": row["id"], "error": str(error)}
         yield row

@@ -58,6 +58,17 @@ def model_options(function: Any) -> Any:
     return function
 
 
+def picture_options(function: Any) -> Any:
+    """--window and --frame, for every command that reads a picture."""
+    window = "DICOM: lung, bone, brain, mediastinum, soft-tissue, full, or CENTRE,WIDTH.  [default: the file's]"
+    for option in (
+        click.option("--frame", type=click.IntRange(1), help="DICOM: which frame.  [default: the first]"),
+        click.option("--window", help=window),
+    ):
+        function = option(function)
+    return function
+
+
 @cli.command()
 @click.argument("image", required=False)
 @click.argument("question", required=False)
@@ -68,6 +79,7 @@ def model_options(function: Any) -> Any:
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
 @model_options
 def answer(
     image: str | None,
@@ -79,6 +91,8 @@ def answer(
     no_pdc: bool,
     no_sms: bool,
     prototypes: Path | None,
+    window: str | None,
+    frame: int | None,
     model: str,
     threads: int,
     offline: bool,
@@ -103,7 +117,7 @@ def answer(
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
         from imc_lite.batch import run_batch
 
-        failed = run_batch(open_model, batch, output)
+        failed = run_batch(open_model, batch, output, window=window, frame=frame)
         if failed:
             click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
         return
@@ -115,7 +129,8 @@ def answer(
     check_question(question)
     from imc_lite.images import load_image
 
-    pixels = load_image(click.get_binary_stream("stdin").read() if image == "-" else image)
+    source = click.get_binary_stream("stdin").read() if image == "-" else image
+    pixels = load_image(source, window=window, frame=frame)
     result = open_model().answer(pixels, question)
     if as_json:
         row = result.to_dict()
@@ -143,8 +158,18 @@ def pull(source: Path | None) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
 @click.option("--prototypes", "file", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
 @model_options
-def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: str, threads: int, offline: bool) -> None:
+def inspect(
+    images: tuple[str, ...],
+    as_json: bool,
+    file: Path | None,
+    window: str | None,
+    frame: int | None,
+    model: str,
+    threads: int,
+    offline: bool,
+) -> None:
     """Say which noise each of IMAGES carries, how strong, and how sure that is.
 
     \b
@@ -158,7 +183,7 @@ def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: st
     failed = False
     for image in images:
         try:
-            report = imc.inspect(image)
+            report = imc.inspect(image, window=window, frame=frame)
         except ImcError as error:
             # One unreadable picture does not keep the others from being judged.
             click.echo(f"imc-lite: {error}", err=True)
@@ -241,7 +266,8 @@ def build(images: Path, limit: int | None, seed: int, output: Path, model: str, 
 @click.option("--severity", type=int, default=3, show_default=True, help="1 (mild) to 5 (severe).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
-def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None:
+@picture_options
+def noise(image: str, kind: str, severity: int, seed: int, output: Path, window: str | None, frame: int | None) -> None:
     """Write a noisy copy of IMAGE as PNG, to see or measure what noise does.
 
     \b
@@ -253,7 +279,7 @@ def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None
     from imc_lite.images import load_image
     from imc_lite.noise.image import apply
 
-    noisy = apply(load_image(image), kind, severity, seed)
+    noisy = apply(load_image(image, window=window, frame=frame), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))
 
 
