@@ -6,6 +6,7 @@ from setuptools import setup
 
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
+SERVE = ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"]
 DICOM = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
@@ -22,6 +23,7 @@ EXTRAS = {
     "export": [TORCH, TRANSFORMERS, "onnx>=1.19", "onnxscript>=0.5"],
     # GDCM decodes JPEG, JPEG-LS and JPEG 2000; the plugin that also reads 12-bit lossy JPEG is under the GPL.
     "dicom": DICOM,
+    "serve": SERVE,
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
@@ -31,6 +33,10 @@ EXTRAS = {
         "onnx>=1.19",
         "onnxscript>=0.5",
         *DICOM,
+        *SERVE,
+        "openai>=1.50",
+        "schemathesis>=4.0",
+        "selenium>=4.20",
         "pytest>=8",
         "hypothesis>=6",
         "ruff>=0.8",
@@ -51,12 +57,13 @@ setup(
         "imc_lite.bundle",
         "imc_lite.models",
         "imc_lite.noise",
+        "imc_lite.server",
         "imc_lite.sms",
         "imc_lite.kernels",
         "imc_lite.export",
     ],
     package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
-    package_data={"imc_lite.assets": ["*.onnx", "*.json", "*.safetensors", "*.txt"]},
+    package_data={"imc_lite.server": ["*.html"], "imc_lite.assets": ["*.onnx", "*.json", "*.safetensors", "*.txt"]},
     install_requires=[
         "numpy>=1.26",
         "pillow>=10.3",

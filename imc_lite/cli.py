@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from imc_lite import __version__
+from imc_lite.cli_serve import serve
 from imc_lite.errors import ImcError
 
 
@@ -281,6 +282,9 @@ def noise(image: str, kind: str, severity: int, seed: int, output: Path, window:
 
     noisy = apply(load_image(image, window=window, frame=frame), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))
+
+
+cli.add_command(serve)
 
 
 def _command(error: click.UsageError) -> str:
