@@ -7,6 +7,7 @@ from setuptools import setup
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
 SERVE = ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"]
+RAY = ["ray[data]>=2.51", "pyarrow>=15"]
 DICOM = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
@@ -24,6 +25,7 @@ EXTRAS = {
     # GDCM decodes JPEG, JPEG-LS and JPEG 2000; the plugin that also reads 12-bit lossy JPEG is under the GPL.
     "dicom": DICOM,
     "serve": SERVE,
+    "ray": RAY,
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
@@ -34,6 +36,7 @@ EXTRAS = {
         "onnxscript>=0.5",
         *DICOM,
         *SERVE,
+        *RAY,
         "openai>=1.50",
         "schemathesis>=4.0",
         "selenium>=4.20",

@@ -73,8 +73,10 @@ def picture_options(function: Any) -> Any:
 @cli.command()
 @click.argument("image", required=False)
 @click.argument("question", required=False)
-@click.option("--batch", type=click.Path(path_type=Path), help='JSONL of {"id", "image", "question"} rows.')
+@click.option("--batch", type=click.Path(path_type=Path), help='JSONL or Parquet: {"id", "image", "question"} rows.')
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
+@click.option("--no-timings", is_flag=True, help="Leave the times out of a batch's rows: same rows, same bytes.")
+@click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="Answer a batch on a Ray cluster.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed; greedy decoding does not draw from it.")
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
@@ -87,6 +89,8 @@ def answer(
     question: str | None,
     batch: Path | None,
     output: Path | None,
+    no_timings: bool,
+    ray: str | None,
     as_json: bool,
     seed: int,
     no_pdc: bool,
@@ -103,6 +107,7 @@ def answer(
     \b
     imc-lite answer chest.png "Is the heart enlarged?"
     imc-lite answer --batch cases.jsonl -o answers.jsonl
+    imc-lite answer --batch cases.parquet -o answers.parquet --ray
     """
     from imc_lite.pipeline import IMC, check_question
 
@@ -113,12 +118,20 @@ def answer(
 
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
+    if batch is None and (ray is not None or no_timings):
+        raise click.UsageError("--ray and --no-timings go with --batch.")
     if batch is not None:
         if image is not None:
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
-        from imc_lite.batch import run_batch
+        from imc_lite.batch import Plan, in_process, run_batch
 
-        failed = run_batch(open_model, batch, output, window=window, frame=frame)
+        plan = Plan(batch.parent, window, frame, timings=not no_timings)
+        answers = in_process(open_model, plan)
+        if ray is not None:
+            from imc_lite.ray_batch import on_ray
+
+            answers = on_ray(open_model, plan, ray, threads)
+        failed = run_batch(answers, batch, output)
         if failed:
             click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
         return

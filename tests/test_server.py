@@ -316,7 +316,7 @@ def test_a_client_that_leaves_frees_its_worker(server, picture):
 def strict(default_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("strict")
     (folder / "key").write_text(KEY + "\n")
-    server = Server(folder, "--api-key-file", str(folder / "key"), "--queue", "2", "--timeout", "3")
+    server = Server(folder, "--api-key-file", str(folder / "key"), "--queue", "2", "--timeout", "6")
     yield server
     server.stop()
 
