@@ -50,6 +50,8 @@ def serve(
     imc-lite serve
     imc-lite serve --port 8080 --workers 2 --api-key-file key.txt
     """
+    if any("/" in name for name in allow_host):
+        raise click.UsageError("--allow-host takes HOST or HOST:PORT, not a URL.")
     try:
         from imc_lite.server.run import serve as run
     except ModuleNotFoundError as error:
