@@ -6,6 +6,9 @@ from setuptools import setup
 
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
+SERVE = ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"]
+RAY = ["ray[data]>=2.51", "pyarrow>=15"]
+DICOM = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
     # Never beside [cpu]: the two ONNX Runtime wheels share one import folder and break each other.
@@ -19,6 +22,10 @@ EXTRAS = {
         "optimum>=2.0",
     ],
     "export": [TORCH, TRANSFORMERS, "onnx>=1.19", "onnxscript>=0.5"],
+    # GDCM decodes JPEG, JPEG-LS and JPEG 2000; the plugin that also reads 12-bit lossy JPEG is under the GPL.
+    "dicom": DICOM,
+    "serve": SERVE,
+    "ray": RAY,
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
@@ -27,6 +34,12 @@ EXTRAS = {
         "triton==3.9.0",
         "onnx>=1.19",
         "onnxscript>=0.5",
+        *DICOM,
+        *SERVE,
+        *RAY,
+        "openai>=1.50",
+        "schemathesis>=4.0",
+        "selenium>=4.20",
         "pytest>=8",
         "hypothesis>=6",
         "ruff>=0.8",
@@ -48,12 +61,14 @@ setup(
         "imc_lite.bundle",
         "imc_lite.models",
         "imc_lite.noise",
+        "imc_lite.server",
         "imc_lite.sms",
         "imc_lite.kernels",
         "imc_lite.export",
     ],
     package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
     package_data={
+        "imc_lite.server": ["*.html"],
         "imc_lite.assets": [
             "*.onnx",
             "*.json",

@@ -12,6 +12,7 @@ import click
 
 from imc_lite import __version__
 from imc_lite.cli_bench import bench
+from imc_lite.cli_serve import serve
 from imc_lite.errors import ImcError
 
 
@@ -59,27 +60,45 @@ def model_options(function: Any) -> Any:
     return function
 
 
+def picture_options(function: Any) -> Any:
+    """--window and --frame, for every command that reads a picture."""
+    window = "DICOM: lung, bone, brain, mediastinum, soft-tissue, full, or CENTRE,WIDTH.  [default: the file's]"
+    for option in (
+        click.option("--frame", type=click.IntRange(1), help="DICOM: which frame.  [default: the first]"),
+        click.option("--window", help=window),
+    ):
+        function = option(function)
+    return function
+
+
 @cli.command()
 @click.argument("image", required=False)
 @click.argument("question", required=False)
-@click.option("--batch", type=click.Path(path_type=Path), help='JSONL of {"id", "image", "question"} rows.')
+@click.option("--batch", type=click.Path(path_type=Path), help='JSONL or Parquet: {"id", "image", "question"} rows.')
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
+@click.option("--no-timings", is_flag=True, help="Leave the times out of a batch's rows: same rows, same bytes.")
+@click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="Answer a batch on a Ray cluster.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed; greedy decoding does not draw from it.")
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
 @model_options
 def answer(
     image: str | None,
     question: str | None,
     batch: Path | None,
     output: Path | None,
+    no_timings: bool,
+    ray: str | None,
     as_json: bool,
     seed: int,
     no_pdc: bool,
     no_sms: bool,
     prototypes: Path | None,
+    window: str | None,
+    frame: int | None,
     model: str,
     threads: int,
     offline: bool,
@@ -89,6 +108,7 @@ def answer(
     \b
     imc-lite answer chest.png "Is the heart enlarged?"
     imc-lite answer --batch cases.jsonl -o answers.jsonl
+    imc-lite answer --batch cases.parquet -o answers.parquet --ray
     """
     from imc_lite.pipeline import IMC, check_question
 
@@ -99,12 +119,20 @@ def answer(
 
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
+    if batch is None and (ray is not None or no_timings):
+        raise click.UsageError("--ray and --no-timings go with --batch.")
     if batch is not None:
         if image is not None:
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
-        from imc_lite.batch import run_batch
+        from imc_lite.batch import Plan, in_process, run_batch
 
-        failed = run_batch(open_model, batch, output)
+        plan = Plan(batch.parent, window, frame, timings=not no_timings)
+        answers = in_process(open_model, plan)
+        if ray is not None:
+            from imc_lite.ray_batch import on_ray
+
+            answers = on_ray(open_model, plan, ray, threads)
+        failed = run_batch(answers, batch, output)
         if failed:
             click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
         return
@@ -116,7 +144,8 @@ def answer(
     check_question(question)
     from imc_lite.images import load_image
 
-    pixels = load_image(click.get_binary_stream("stdin").read() if image == "-" else image)
+    source = click.get_binary_stream("stdin").read() if image == "-" else image
+    pixels = load_image(source, window=window, frame=frame)
     result = open_model().answer(pixels, question)
     if as_json:
         row = result.to_dict()
@@ -144,8 +173,18 @@ def pull(source: Path | None) -> None:
 @click.argument("images", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
 @click.option("--prototypes", "file", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
 @model_options
-def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: str, threads: int, offline: bool) -> None:
+def inspect(
+    images: tuple[str, ...],
+    as_json: bool,
+    file: Path | None,
+    window: str | None,
+    frame: int | None,
+    model: str,
+    threads: int,
+    offline: bool,
+) -> None:
     """Say which noise each of IMAGES carries, how strong, and how sure that is.
 
     \b
@@ -159,7 +198,7 @@ def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, model: st
     failed = False
     for image in images:
         try:
-            report = imc.inspect(image)
+            report = imc.inspect(image, window=window, frame=frame)
         except ImcError as error:
             # One unreadable picture does not keep the others from being judged.
             click.echo(f"imc-lite: {error}", err=True)
@@ -242,7 +281,8 @@ def build(images: Path, limit: int | None, seed: int, output: Path, model: str, 
 @click.option("--severity", type=int, default=3, show_default=True, help="1 (mild) to 5 (severe).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
-def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None:
+@picture_options
+def noise(image: str, kind: str, severity: int, seed: int, output: Path, window: str | None, frame: int | None) -> None:
     """Write a noisy copy of IMAGE as PNG, to see or measure what noise does.
 
     \b
@@ -254,11 +294,12 @@ def noise(image: str, kind: str, severity: int, seed: int, output: Path) -> None
     from imc_lite.images import load_image
     from imc_lite.noise.image import apply
 
-    noisy = apply(load_image(image), kind, severity, seed)
+    noisy = apply(load_image(image, window=window, frame=frame), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))
 
 
 cli.add_command(bench)
+cli.add_command(serve)
 
 
 def _command(error: click.UsageError) -> str:

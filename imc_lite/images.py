@@ -1,60 +1,72 @@
-"""Loading pictures: any common format in, uint8 RGB out, one clear line for everything else."""
+"""Loading pictures: any common format in, DICOM too, uint8 RGB out, one clear line for everything else."""
 
 from __future__ import annotations
 
 import io
 import os
-import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from imc_lite.dicom import is_dicom, load_dicom
 from imc_lite.errors import ImcError
+from imc_lite.quiet import no_warnings
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
 Source = str | os.PathLike | bytes | BinaryIO | np.ndarray | Image.Image
 
 
-def load_image(source: Source) -> np.ndarray:
+def load_image(
+    source: Source, *, window: str | None = None, frame: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Any picture as uint8 [H, W, 3] RGB.
 
     Grey, palette, CMYK and 1-bit pictures become RGB; transparency is laid on black; EXIF rotation is applied;
     of several frames the first is taken. 16-bit, 32-bit and float pictures are stretched from their own
     darkest to their brightest value, because 12-bit scans in a 16-bit file would come out black otherwise.
+    DICOM is recognised by content and shown as a viewer does (`imc_lite.dicom.load_dicom`); it needs imc-lite[dicom].
 
     Args:
         source: a path, the bytes of a file, a binary stream, a Pillow image, or an array: [H, W] or
             [H, W, 3], uint8, or float within 0-1.
+        window: of a grey DICOM picture: `lung`, `bone`, `brain`, `mediastinum`, `soft-tissue`, `full`, or
+            `CENTRE,WIDTH`; the file's own by default.
+        frame: of a DICOM file, counted from 1; the first by default.
+        max_pixels: more are refused.
 
     Raises:
-        ImcError: missing, a folder, not a picture of a known format, damaged, or over 100 million pixels.
+        ImcError: missing, a folder, not a picture of a known format, damaged, too large, or not DICOM where a
+            window or a frame is asked for.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    name = "image"
+    name, data = "image", source
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        source = io.BytesIO(_read(Path(source)))
-    elif isinstance(source, bytes):
-        source = io.BytesIO(source)
-    with warnings.catch_warnings():
-        # Pillow warns about odd metadata and large pictures; our own checks say what matters.
-        warnings.simplefilter("ignore")
+        data = _read(Path(source))
+    elif hasattr(source, "read"):
+        data = source.read()
+    if isinstance(data, bytes) and is_dicom(data[:132], name):
+        return load_dicom(data, name, window, frame, max_pixels)
+    if window is not None or frame is not None:
+        raise ImcError(f"{name} is not DICOM; --window and --frame are for DICOM files, leave them out")
+    if isinstance(data, np.ndarray):
+        return _from_array(data, max_pixels)
+    # Pillow warns about odd metadata and large pictures; our own checks say what matters.
+    with no_warnings:
         try:
-            if isinstance(source, Image.Image):
-                return _to_rgb(source, name)
-            with Image.open(source, formats=FORMATS) as picture:
-                _check_size(picture.size, name)
-                return _to_rgb(picture, name)
+            if isinstance(data, Image.Image):
+                return _to_rgb(data, name, max_pixels)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_size(picture.size, name, max_pixels)
+                return _to_rgb(picture, name, max_pixels)
         except UnidentifiedImageError as error:
             raise ImcError(
-                f"{name} is not a picture this reads, or is damaged; give a PNG, JPEG, BMP, TIFF or WebP file"
+                f"{name} is not a picture this reads, or is damaged; give a PNG, JPEG, BMP, TIFF, WebP or DICOM file"
             ) from error
         except Image.DecompressionBombError as error:
-            raise ImcError(_too_large(name)) from error
+            raise ImcError(_too_large(name, max_pixels)) from error
         except (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError) as error:
             raise ImcError(f"{name} is damaged or incomplete ({_line(error)}); export it again") from error
 
@@ -73,19 +85,19 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImcError(_too_large(name))
+def _check_size(size: tuple[int, int], name: str, most: int) -> None:
+    if size[0] * size[1] > most:
+        raise ImcError(_too_large(name, most))
     if min(size) < 1:
         raise ImcError(f"{name} has no pixels; export it again")
 
 
-def _too_large(name: str) -> str:
-    return f"{name} has over {MAX_PIXELS // 1_000_000} million pixels; scale it down first"
+def _too_large(name: str, most: int) -> str:
+    return f"{name} has over {most // 1_000_000} million pixels; scale it down first"
 
 
-def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
-    _check_size(picture.size, name)
+def _to_rgb(picture: Image.Image, name: str, most: int) -> np.ndarray:
+    _check_size(picture.size, name, most)
     picture.load()
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
@@ -105,13 +117,13 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     return np.rint((values - low) * (255 / span if span > 0 else 0)).astype(np.uint8)
 
 
-def _from_array(array: np.ndarray) -> np.ndarray:
+def _from_array(array: np.ndarray, most: int) -> np.ndarray:
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImcError(f"an image array must be [H, W] or [H, W, 3], not {list(array.shape)}; convert it first")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise ImcError(_too_large("image array"))
+    if array.shape[0] * array.shape[1] > most:
+        raise ImcError(_too_large("image array", most))
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,15 +83,17 @@ class IMC:
         rewrites = self.prototypes is not None and bool(self.prototypes.facts.get("rewrites"))
         return repair(self.model, check_question(question), rewrites=rewrites)
 
-    def inspect(self, image: Source) -> ImageReport:
+    def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.
+
+        `window` and `frame` are for DICOM, see `imc_lite.images.load_image`.
 
         Raises:
             ImcError: the image cannot be used, or the model has no prototypes.
         """
         if self.prototypes is None:
             raise ImcError("noise is read from prototypes and this model was opened without; open it with pdc=True")
-        noise = self.prototypes.matcher.match(self.model.perceive(load_image(image)).stats)
+        noise = self.prototypes.matcher.match(self.model.perceive(load_image(image, window=window, frame=frame)).stats)
         return replace(self._judge(noise), path=_path(image))
 
     def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Seen:
@@ -128,26 +131,40 @@ class IMC:
         reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
         return ImageReport(None, noise, False, reason)
 
-    def answer(self, image: Source, question: str, *, id: str | None = None) -> Result:
+    def answer(
+        self,
+        image: Source,
+        question: str,
+        *,
+        id: str | None = None,
+        window: str | None = None,
+        frame: int | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
         Args:
             image: what `imc_lite.images.load_image` takes.
             question: up to 2,000 characters.
             id: carried into the result.
+            window: of a DICOM picture, see `imc_lite.images.load_image`.
+            frame: of a DICOM file, counted from 1.
+            max_new_tokens: the answer is cut off there.
+            on_text: called with the answer so far after every token; what it raises ends the answer.
 
         Raises:
             ImcError: the image or the question cannot be used.
         """
         began = time.perf_counter()
         question = check_question(question)
-        pixels = load_image(image)
+        pixels = load_image(image, window=window, frame=frame)
         loaded = time.perf_counter()
         seen = self.see(pixels)
         perceived = time.perf_counter()
         report = self.repair(question) if self.sms else QuestionReport(question, question)
         repaired = time.perf_counter()
-        generation = self.model.generate(report.repaired, seen.tokens, MAX_NEW_TOKENS)
+        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text)
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
         marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.calibration import TRANSPORT_ARRAYS, Prototypes, Remedy
+from imc_lite.dicom import is_dicom
 from imc_lite.errors import ImcError
 from imc_lite.fitting import FOLDS, KNOWN, fit_matcher
 from imc_lite.images import load_image
@@ -73,7 +74,18 @@ def find_images(folder: Path) -> list[Path]:
     """The pictures below a folder, in a fixed order."""
     if not folder.is_dir():
         raise ImcError(f"{folder} is not a folder; name one that holds clean pictures")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES or _is_dicom(p))
+
+
+def _is_dicom(path: Path) -> bool:
+    """DICOM files of an archive mostly have no suffix; their DICOMDIR has none either and is no picture."""
+    if path.name == "DICOMDIR" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(132), path.name)
+    except OSError:
+        return False
 
 
 def see(model: OrtMLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

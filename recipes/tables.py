@@ -1,6 +1,6 @@
 """Write the tables of README.md, docs/measured.md and the model card from the committed result files.
 
-    python recipes/tables.py
+python recipes/tables.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from imc_lite.bench.report import PICTURE
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 BENCH = RESULTS / "bench" / "results.json"
-PAGES = ("README.md", "docs/measured.md", "recipes/MODEL_CARD.md")
+PAGES = ("README.md", "docs/measured.md", "docs/ray.md", "docs/serve.md", "recipes/MODEL_CARD.md")
 
 
 def read(name: str) -> dict:
@@ -163,7 +163,55 @@ def runtime() -> str:
     )
 
 
-MAKERS = (answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime)
+def server() -> str:
+    found = read("server")
+    cost, loaded, memory, over = (found[k] for k in ("overhead", "at_once", "memory", "over_the_queue"))
+    first, last = memory["track"][0], memory["track"][-1]
+    served = f"{over['statuses'].get('200', 0)} answered, {over['statuses'].get('429', 0)} told 429"
+    lines = [
+        f"| {found['workers']} workers, {found['machine']['cores']} cores | |",
+        "|---|---|",
+        f"| {loaded['requests']} questions at once | {loaded['lost']} lost, {loaded['wrong']} wrong |",
+        f"| their time, p50 / p95 | {loaded['p50_s']:.0f} s / {loaded['p95_s']:.0f} s |",
+        f"| a single question, median | {loaded['single_s_median']} s |",
+        f"| questions a second | {loaded['requests_per_second']} |",
+        f"| memory after {first['requests']} requests and after {last['requests']:,} | "
+        f"{first['mib']:.0f} MiB, {last['mib']:.0f} MiB ({percent(memory['growth'])} more); {memory['wrong']} wrong |",
+        f"| {over['requests']} at once, one worker, `--queue {over['queue']}` | {served} |",
+        f"| one question over HTTP / from Python, by turns, median | {cost['server_ms_median']:.0f} ms / "
+        f"{cost['python_ms_median']:.0f} ms |",
+        f"| of it outside the report's `total`, client included, median | {cost['outside_the_report_ms_median']} ms |",
+    ]
+    before, after = found["machine"]["load_average_before_and_after"]
+    shared = f"Other work shared the cores meanwhile (load average {before} before, {after} after), so times are long."
+    return "\n".join([*lines, "", shared])
+
+
+def archive() -> str:
+    """The plan for a million pictures, from the cost of one."""
+    found, count = read("archive"), 1_000_000
+    one, pace = found["case"], found["writer"]["rows_per_second"]
+    hours = count * one["cpu_s_mean"] / 3600
+    read_gib = count * one["picture_kib_mean"] / 2**20
+    lines = [
+        "| for a million pictures, one question each | |",
+        "|---|---|",
+        f"| CPU time of a case | {one['cpu_s_mean']} s |",
+        f"| core-hours | {hours:.0f} |",
+        f"| machines of 16 cores to be done in a day | {-(-hours // (24 * 16)):.0f} |",
+        f"| memory of such a machine for its 16 models | {16 * one['model_mib'] / 1024:.0f} GiB |",
+        f"| pictures read, at {one['picture_kib_mean']:.0f} KiB each | {read_gib:.0f} GiB |",
+        f"| rows written, at {one['row_bytes_mean']} bytes each | {count * one['row_bytes_mean'] / 2**20:.0f} MiB |",
+        f"| the writer alone, at {pace} rows/s | {count / pace / 3600:.1f} h |",
+        f"| cores that the writer keeps up with | {pace * one['cpu_s_mean']:.0f} |",
+    ]
+    return "\n".join(lines)
+
+
+MAKERS = (
+    *(answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime),
+    *(server, archive),
+)
 
 
 def fill(text: str) -> str:

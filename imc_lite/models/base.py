@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,8 +43,17 @@ class MLLM(Protocol):
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """Tokens float32 [N, D] through one map of the model's prototypes."""
 
-    def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
-        """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone."""
+    def generate(
+        self,
+        prompt: str,
+        tokens: np.ndarray | None,
+        max_new_tokens: int = 32,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Generation:
+        """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone.
+
+        `on_text` is called with the text so far after every token; what it raises ends the answer.
+        """
 
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probabilities of each candidate's tokens as the answer to `prompt`: one float32 [T_i] each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -63,8 +63,16 @@ class OrtMLLM:
         feeds = {"x": tokens, "down": transport.down, "up": transport.up}
         return self._calibrate.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
 
-    def generate(self, prompt: str, tokens: np.ndarray | None, max_new_tokens: int = 32) -> Generation:
+    def generate(
+        self,
+        prompt: str,
+        tokens: np.ndarray | None,
+        max_new_tokens: int = 32,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [25, 1280], or None for text alone.
+
+        `on_text` is called with the text so far after every token; what it raises ends the answer.
 
         Raises:
             ImcError: prompt and answer do not fit the context.
@@ -80,6 +88,8 @@ class OrtMLLM:
             if best == end:
                 break
             ids.append(best)
+            if on_text is not None:
+                on_text(self._tokenizer.decode(ids).strip())
             if len(ids) == max_new_tokens:
                 break
             logits = decoder.extend(self._embed([best]))[0]

@@ -1,0 +1,72 @@
+"""`imc-lite serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imc_lite.errors import ImcError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Models that answer at once.")
+@click.option("--queue", type=click.IntRange(0, 100_000), default=64, show_default=True, help="Requests that may wait.")
+@click.option("--timeout", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Seconds a request has.")
+@click.option("--max-body", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
+@click.option("--max-pixels", type=click.IntRange(1, 100), default=40, show_default=True, help="Million, of a picture.")
+@click.option("--max-tokens", type=click.IntRange(1, 512), default=64, show_default=True, help="Of an answer.")
+@click.option(
+    "--api-key-file", type=click.Path(path_type=Path), help="Holds the key; else IMC_LITE_API_KEY, else none."
+)
+@click.option(
+    "--allow-host", multiple=True, metavar="HOST[:PORT]", help="Pictures may be fetched from there. Repeatable."
+)
+@click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads of a worker.")
+@click.option("--offline", is_flag=True, help="Never fetch the model.")
+def serve(
+    host: str,
+    port: int,
+    workers: int,
+    queue: int,
+    timeout: float,
+    max_body: int,
+    max_pixels: int,
+    max_tokens: int,
+    api_key_file: Path | None,
+    allow_host: tuple[str, ...],
+    prototypes: Path | None,
+    model: str,
+    threads: int,
+    offline: bool,
+) -> None:
+    """Answer over HTTP, in the shape of OpenAI's chat API, with a page at /.
+
+    \b
+    imc-lite serve
+    imc-lite serve --port 8080 --workers 2 --api-key-file key.txt
+    """
+    if any("/" in name for name in allow_host):
+        raise click.UsageError("--allow-host takes HOST or HOST:PORT, not a URL.")
+    try:
+        from imc_lite.server.run import serve as run
+    except ModuleNotFoundError as error:
+        raise ImcError(f"{error.name} is not installed; install imc-lite[serve]") from error
+    from imc_lite.pipeline import IMC, find_bundle
+    from imc_lite.server.settings import Settings, read_key
+
+    settings = Settings(
+        api_key=read_key(api_key_file),
+        allow_hosts=tuple(h.lower() for h in allow_host),
+        queue=queue,
+        timeout=timeout,
+        max_body=max_body << 20,
+        max_pixels=max_pixels * 1_000_000,
+        max_new_tokens=max_tokens,
+    )
+    bundle = find_bundle(model, offline=offline)
+    run(lambda: IMC.from_pretrained(bundle, threads=threads, prototypes=prototypes), settings, host, port, workers)

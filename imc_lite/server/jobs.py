@@ -1,0 +1,116 @@
+"""What a worker does for each route: plain functions of a model, in a thread of their own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imc_lite.images import load_image
+from imc_lite.pipeline import IMC
+from imc_lite.restore import restore
+from imc_lite.server.pictures import from_data_uri
+
+SHOWN = 640  # longest side of the picture that goes back to the page
+
+
+class StoppedError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it came: a data URI, or bytes that were fetched."""
+
+    source: str | bytes
+    window: str | None
+    frame: int | None
+    max_pixels: int
+
+    def load(self) -> np.ndarray:
+        """uint8 [H, W, 3].
+
+        Raises:
+            ImcError: it cannot be used.
+        """
+        data = from_data_uri(self.source) if isinstance(self.source, str) else self.source
+        return load_image(data, window=self.window, frame=self.frame, max_pixels=self.max_pixels)
+
+
+@dataclass
+class Ask:
+    """Answers a question; `stop` ends it at the next token, `emit` gets the answer so far."""
+
+    picture: Picture
+    question: str
+    pdc: bool
+    sms: bool
+    max_new_tokens: int
+    id: str
+    emit: Callable[[str], object] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+    def __call__(self, imc: IMC) -> dict[str, Any]:
+        """The row of `imc-lite answer --json`."""
+        if self.stop.is_set():
+            raise StoppedError
+        began = time.perf_counter()
+        pixels = self.picture.load()
+        load = 1000 * (time.perf_counter() - began)
+        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms)
+        result = view.answer(
+            pixels, self.question, id=self.id, max_new_tokens=self.max_new_tokens, on_text=self._on_text
+        )
+        self.prompt_tokens = len(imc.model.encode(result.question.repaired))
+        row = result.to_dict()
+        timings = row["timings_ms"]
+        timings["load"], timings["total"] = round(load, 3), round(timings["total"] + load, 3)
+        return row
+
+    def _on_text(self, text: str) -> None:
+        if self.stop.is_set():
+            raise StoppedError
+        self.tokens += 1
+        if self.emit is not None:
+            self.emit(text)
+
+
+def inspect(picture: Picture) -> Callable[[IMC], dict[str, Any]]:
+    """The object of `imc-lite inspect --json`."""
+    return lambda imc: asdict(imc.inspect(picture.load()))
+
+
+def repair(question: str) -> Callable[[IMC], dict[str, Any]]:
+    """The object of `imc-lite repair --json`."""
+    return lambda imc: imc.repair(question).to_dict()
+
+
+def show(picture: Picture) -> Callable[[IMC], dict[str, Any]]:
+    """The verdict on a picture, and the picture before and after restoration as PNG data URIs."""
+
+    def job(imc: IMC) -> dict[str, Any]:
+        pixels = picture.load()
+        report = imc.see(pixels).report
+        after = None
+        if report.restored and report.noise is not None:
+            after = _png(restore(pixels, report.noise.kind, report.noise.severity))
+        return {"image": asdict(report), "before": _png(pixels), "after": after}
+
+    return job
+
+
+def _png(pixels: np.ndarray) -> str:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=3)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

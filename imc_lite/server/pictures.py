@@ -1,0 +1,105 @@
+"""Pictures in requests: data URIs, and URLs of hosts that the operator has allowed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from urllib.parse import SplitResult, urlsplit
+
+from imc_lite.errors import ImcError
+
+PORTS = {"http": 80, "https": 443}
+CHUNK = 1 << 16
+
+
+def from_data_uri(url: str) -> bytes:
+    """The bytes of `data:[type];base64,…`; the type is not believed, the content is looked at later.
+
+    Raises:
+        ImcError: not base64.
+    """
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ImcError("the data URI is not base64; write data:image/png;base64, and the encoded file")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImcError("the data URI holds characters that are not base64; encode the file again") from error
+
+
+def fetch(url: str, allowed: tuple[str, ...], limit: int, deadline: float) -> bytes:
+    """GET a picture from a host that is allowed, without following redirects.
+
+    A name must resolve to public addresses only, and the connection goes to an address that was checked, so that a
+    name cannot be pointed at the inside of a network after the check. An address that is itself allowed is meant.
+
+    Args:
+        url: http or https.
+        allowed: lower-case `HOST` (default port) or `HOST:PORT`.
+        limit: bytes at most.
+        deadline: of `time.monotonic`.
+
+    Raises:
+        ImcError: not allowed, not reachable, too large, too late, or not answered with 200.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme, 0)
+    except ValueError as error:
+        raise ImcError("the picture's URL cannot be read; check it") from error
+    if parts.scheme not in PORTS or not host or parts.username is not None:
+        raise ImcError("a picture must be a data URI, or an http or https URL without a user name; embed it")
+    shown = f"[{host}]" if ":" in host else host
+    if f"{shown}:{port}" not in allowed and not (shown in allowed and port == PORTS[parts.scheme]):
+        raise ImcError("pictures are not fetched from that host; embed the picture as a data URI")
+    try:
+        return _get(parts, host, port, _address(host, port), limit, deadline)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ImcError(f"the picture could not be fetched ({type(error).__name__}); embed it as a data URI") from error
+
+
+def _address(host: str, port: int) -> str:
+    found = {str(item[4][0]) for item in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not all(ipaddress.ip_address(a.partition("%")[0]).is_global for a in found):
+            raise ImcError("that host's name leads to a private address; embed the picture as a data URI") from None
+    return min(found)
+
+
+def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, deadline: float) -> bytes:
+    def left() -> float:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise ImcError("the picture's host is too slow; embed the picture as a data URI")
+        return seconds
+
+    sock = socket.create_connection((address, port), timeout=left())
+    try:
+        if parts.scheme == "https":
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(host, port)
+        connection.sock = sock
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", target, headers={"User-Agent": "imc-lite", "Accept": "image/*, application/dicom"})
+        response = connection.getresponse()
+        if response.status != 200:
+            what = "a redirect" if 300 <= response.status < 400 else f"status {response.status}"
+            raise ImcError(f"the picture's host answered with {what}; give the picture's own URL or embed it")
+        data = bytearray()
+        # Each read may wait as long as the socket lets it, so time is counted over all of them.
+        while chunk := response.read1(CHUNK):
+            data += chunk
+            if len(data) > limit:
+                raise ImcError(f"the picture has over {limit >> 20} MiB; scale it down first")
+            sock.settimeout(left())
+        return bytes(data)
+    finally:
+        sock.close()

@@ -1,0 +1,245 @@
+"""Requests and replies, checked by pydantic and described at /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imc_lite.dicom import WHOLE, WINDOWS
+
+MAX_MESSAGES = 200
+# A grey pixel, for the examples of the description.
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
+# Values that ask for nothing; anything else of these is refused, because leaving it out would mislead.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "function_call": ("none",),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "prediction": (),
+    "response_format": ({"type": "text"},),
+    "stop": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "web_search_options": (),
+}
+
+
+class Request(BaseModel):
+    """Types are taken as they are: "1" is no number."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class TextPart(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(BaseModel):
+    model_config = ConfigDict(strict=True)
+    url: str = Field(description="`data:image/png;base64,…`, or a URL of a host that the server allows")
+
+
+class ImagePart(BaseModel):
+    model_config = ConfigDict(strict=True)
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
+
+
+class View(Request):
+    """How a DICOM picture is shown."""
+
+    window: str | None = Field(None, description=f"{', '.join([*WINDOWS, WHOLE])}, or CENTRE,WIDTH")
+    frame: int | None = Field(None, ge=1, description="counted from 1")
+
+
+class ImcOptions(View):
+    """Beyond OpenAI's fields."""
+
+    pdc: bool = Field(True, description="look for image noise and calibrate")
+    sms: bool = Field(True, description="repair a damaged question")
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """OpenAI's chat request. The last user message asks; the picture is the last one of any user message."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "model": "default",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "What modality is this?"},
+                            {"type": "image_url", "image_url": {"url": PIXEL}},
+                        ],
+                    }
+                ],
+            }
+        },
+    )
+
+    model: str = "default"
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, description="the server's own limit may be lower")
+    max_completion_tokens: int | None = Field(None, ge=1)
+    n: Literal[1] | None = None
+    temperature: float | None = Field(None, ge=0, le=2, description="without effect: decoding is greedy")
+    top_p: float | None = Field(None, ge=0, le=1, description="without effect")
+    seed: int | None = Field(None, description="without effect")
+    imc: ImcOptions = Field(default_factory=ImcOptions)
+
+
+class PictureRequest(View):
+    """A picture to look at."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"image": PIXEL}})
+
+    image: str = Field(description="`data:image/png;base64,…`, or a URL of a host that the server allows")
+
+
+class RepairRequest(Request):
+    """A question to repair."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"question": "Is teh heart enlargd?"}})
+
+    question: str
+
+
+class Noise(BaseModel):
+    kind: str
+    severity: int
+    probability: float
+
+
+class ImageReport(BaseModel):
+    """As `imc-lite inspect --json`."""
+
+    path: str | None
+    noise: Noise | None
+    gradable: bool | None
+    reason: str | None
+    restored: bool
+    calibrated: bool
+
+
+class Shown(BaseModel):
+    """The verdict, and the picture as PNG data URIs before and after restoration."""
+
+    image: ImageReport
+    before: str
+    after: str | None
+
+
+class Edit(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    source: str = Field(alias="from")
+    to: str
+    reason: str
+    probability: float
+
+
+class QuestionReport(BaseModel):
+    """As `imc-lite repair --json`."""
+
+    original: str
+    repaired: str
+    edits: list[Edit]
+    unsure: list[str]
+
+
+class Answer(BaseModel):
+    """As `imc-lite answer --json`."""
+
+    id: str | None
+    answer: str
+    confidence: float
+    image: ImageReport
+    question: QuestionReport
+    timings_ms: dict[str, float]
+    model: dict[str, str]
+    versions: dict[str, str]
+
+
+class ChatMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: ChatMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    imc: Answer
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "starting"]
+    model: str
+    version: str
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(BaseModel):
+    """OpenAI's error."""
+
+    error: ErrorBody

@@ -1,0 +1,59 @@
+"""Limits and access of a server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from imc_lite.errors import ImcError
+
+KEY_VARIABLE = "IMC_LITE_API_KEY"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server allows.
+
+    api_key: clients must send it as a bearer token; None lets everybody in.
+    allow_hosts: lower-case `HOST` or `HOST:PORT` that pictures may be fetched from.
+    queue: requests that may wait for a worker.
+    timeout: seconds from a request's first byte to its answer.
+    max_body: bytes of a request; a remote picture may have as many.
+    max_pixels: of a picture.
+    max_new_tokens: of an answer.
+    """
+
+    api_key: str | None = None
+    allow_hosts: tuple[str, ...] = ()
+    queue: int = 64
+    timeout: float = 60.0
+    max_body: int = 32 << 20
+    max_pixels: int = 40_000_000
+    max_new_tokens: int = 64
+
+    @property
+    def max_held(self) -> int:
+        """Bytes of all request bodies together; a full queue of the largest ones would fill the memory."""
+        return 8 * self.max_body
+
+
+def read_key(file: Path | None) -> str | None:
+    """The API key from a file, else from the environment, else None.
+
+    Raises:
+        ImcError: the file cannot be read, or the key is empty or not printable ASCII.
+    """
+    if file is not None:
+        try:
+            key, source = file.read_text(encoding="utf-8").strip(), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not text"
+            raise ImcError(f"cannot read the key file {file} ({why}); write the key into it") from error
+    else:
+        if KEY_VARIABLE not in os.environ:
+            return None
+        key, source = os.environ[KEY_VARIABLE].strip(), KEY_VARIABLE
+    if not key or not key.isascii() or not key.isprintable():
+        raise ImcError(f"{source} holds no usable key; give printable ASCII characters")
+    return key

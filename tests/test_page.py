@@ -1,0 +1,215 @@
+"""The page in a real browser: a picture chosen, dropped and pasted, a question asked, on wide and narrow screens."""
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import Server
+
+from imc_lite import load_image
+from imc_lite.noise.image import apply
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the page is tested with selenium")
+pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if BROWSER is None or DRIVER is None:
+    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
+
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+QUESTION = "What modlity is this?"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1000"),
+)
+
+
+@pytest.fixture(scope="module")
+def server(default_bundle, tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("page"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(executable_path=DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(browser, server):
+    browser.set_window_size(1280, 1000)
+    browser.get(server.url)
+    browser.get_log("browser")
+    yield Page(browser)
+    # Nothing was refused by the policy, nothing was thrown.
+    assert browser.get_log("browser") == []
+
+
+class Page:
+    """What a person does with it."""
+
+    def __init__(self, browser) -> None:
+        self.browser = browser
+
+    def __getitem__(self, name: str):
+        return self.browser.find_element(By.ID, name)
+
+    def wait(self, what) -> None:
+        WebDriverWait(self.browser, 30, 0.05).until(lambda _: what())
+
+    def choose(self, path: Path) -> None:
+        self["file"].send_keys(str(path))
+        self.wait(lambda: self["seen"].is_displayed())
+
+    def ask(self, question: str) -> None:
+        self["question"].clear()
+        self["question"].send_keys(question, Keys.ENTER)
+        self.wait(lambda: self["times"].is_displayed())
+
+    def run(self, script: str, *values):
+        return self.browser.execute_script(script, *values)
+
+
+@pytest.fixture(scope="module")
+def noisy(chest, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "noisy.png"
+    Image.fromarray(apply(load_image(chest), "impulse", 4, 0)).save(path)
+    return path
+
+
+def test_a_noisy_picture_and_a_garbled_question(page, noisy):
+    page.choose(noisy)
+    assert page["verdict"].text.startswith("impulse, severity 4 of 5") and "gradable; restored" in page["verdict"].text
+    assert page["before"].is_displayed() and page["after"].is_displayed()
+    assert page.run("return [before.naturalWidth, after.naturalWidth].every((w) => w > 100)")
+    page.ask(QUESTION)
+    assert page["answer"].text == "x-ray" and page["confidence"].text.startswith("Confidence ")
+    assert page["repaired"].text == "What modlity modality is this?"
+    assert page["repaired"].find_element(By.TAG_NAME, "del").text == "modlity"
+    assert page["repaired"].find_element(By.TAG_NAME, "ins").text == "modality"
+    assert page["edits"].text.startswith("modlity became modality (typo, ")
+    assert page["timings"].text.count(" ms") == 6 and "all" in page["timings"].text
+
+
+def test_a_clean_picture_is_left_alone(page, chest, noisy):
+    page.choose(chest)
+    assert page["verdict"].text.startswith("clean") and not page["restored"].is_displayed()
+    page.ask("What body part is shown?")
+    assert page["edits"].text == "Nothing to repair."
+    # Another picture: what was said of the first one goes.
+    page["file"].send_keys(str(noisy))
+    page.wait(lambda: page["answer"].text == "" and page["restored"].is_displayed())
+
+
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_dropped_and_pasted(page, chest, how):
+    page.run(
+        """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "x.jpg", { type: "image/jpeg" }));
+        const init = { bubbles: true, cancelable: true };
+        const event = arguments[1] === "drop" ? new DragEvent("drop", { ...init, dataTransfer: data })
+          : new ClipboardEvent("paste", { ...init, clipboardData: data });
+        document.body.dispatchEvent(event);""",
+        base64.b64encode(chest.read_bytes()).decode(),
+        how,
+    )
+    page.wait(lambda: page["seen"].is_displayed())
+    assert page["verdict"].text.startswith("clean")
+
+
+def test_the_keyboard_is_enough(page, chest):
+    page["file"].send_keys(str(chest))
+    page.wait(lambda: page["seen"].is_displayed())
+    page.run("document.activeElement.blur()")
+    reached = []
+    for _ in range(3):
+        webdriver.ActionChains(page.browser).send_keys(Keys.TAB).perform()
+        reached.append(page.browser.switch_to.active_element.get_attribute("id"))
+    assert reached == ["file", "question", "ask"]
+    page["question"].send_keys(QUESTION)
+    webdriver.ActionChains(page.browser).send_keys(Keys.TAB, Keys.SPACE).perform()
+    page.wait(lambda: page["answer"].text == "x-ray")
+
+
+def test_a_screen_reader_finds_names_and_news(page):
+    assert page.run("return document.documentElement.lang") == "en"
+    unnamed = page.run(
+        "return [...document.querySelectorAll('input, select, textarea')].filter((e) => !e.labels.length).length"
+    )
+    assert unnamed == 0
+    assert page["live"].get_attribute("aria-live") == "polite" and page["error"].get_attribute("role") == "alert"
+    assert all(i.get_attribute("alt") for i in page.browser.find_elements(By.TAG_NAME, "img"))
+
+
+def test_what_is_wrong_is_said(browser, server, tmp_path):
+    page = Page(browser)
+    browser.get(server.url)
+    page["question"].send_keys(QUESTION, Keys.ENTER)
+    page.wait(lambda: page["error"].text == "Choose an image first.")
+    (tmp_path / "notes.txt").write_text("no picture")
+    page["file"].send_keys(str(tmp_path / "notes.txt"))
+    page.wait(lambda: "is not a picture" in page["error"].text)
+    assert not page["seen"].is_displayed() and page["status"].text == ""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_sticks_out(page, noisy, width):
+    # A headless window is never as narrow as a telephone; its viewport can be.
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.choose(noisy)
+        page.ask(QUESTION)
+        assert page.run("return innerWidth") == width
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        shot = Image.open(io.BytesIO(page.browser.get_screenshot_as_png()))
+        assert shot.width == width and len(np.unique(np.asarray(shot.convert("L")))) > 50
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dicom_brings_its_window_and_frame(page):
+    pydicom = pytest.importorskip("pydicom")
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    page.choose(folder / "CT_small.dcm")
+    assert page["window"].is_displayed()
+    before = page["before"].get_attribute("src")
+    page["window"].send_keys("lung")
+    page.wait(lambda: page["before"].get_attribute("src") != before)
+
+
+def test_the_page_asks_for_the_key(browser, default_bundle, tmp_path, chest):
+    server = Server(tmp_path, env={"IMC_LITE_API_KEY": "sesame"})
+    try:
+        page = Page(browser)
+        browser.get(server.url)
+        page["file"].send_keys(str(chest))
+        page.wait(lambda: page["key"].is_displayed())
+        page["key"].send_keys("sesame", Keys.TAB)
+        page.wait(lambda: page["seen"].is_displayed())
+    finally:
+        server.stop()
+
+
+def test_nothing_comes_from_elsewhere(server):
+    status, headers, html = server.send("/")
+    policy = headers["Content-Security-Policy"]
+    assert status == 200 and "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert "http://" not in html and "https://" not in html and "src=" not in html
+    assert json.dumps(html).count("<script>") == 1
