@@ -46,6 +46,7 @@ setup(
         "imc_lite.assets",
         "imc_lite.bundle",
         "imc_lite.models",
+        "imc_lite.models.hf",
         "imc_lite.noise",
         "imc_lite.sms",
         "imc_lite.kernels",
