@@ -90,7 +90,8 @@ class IMC:
         """
         if self.prototypes is None:
             raise ImcError("noise is read from prototypes and this model was opened without; open it with pdc=True")
-        noise = self.prototypes.matcher.match(self.model.perceive(load_image(image)).stats)
+        stats = self.model.perceive(load_image(image)).stats
+        noise = self.prototypes.matcher.match(stats, self.model.evidence)
         return replace(self._judge(noise), path=_path(image))
 
     def see(self, pixels: np.ndarray) -> Seen:
@@ -100,7 +101,7 @@ class IMC:
         perceived = time.perf_counter()
         tokens, report = perception.tokens, ImageReport(path=None)
         if self.prototypes is not None:
-            noise = self.prototypes.matcher.match(perception.stats)
+            noise = self.prototypes.matcher.match(perception.stats, self.model.evidence)
             report = self._judge(noise)
             remedy = self.prototypes.remedy(noise.kind, noise.severity)
             if remedy is not None and remedy.restore:
@@ -154,7 +155,7 @@ class IMC:
             question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
-            versions=_versions(),
+            versions=_versions(self.model),
         )
 
 
@@ -197,9 +198,9 @@ def check_question(question: str) -> str:
     return text
 
 
-def _versions() -> dict[str, str]:
-    import onnxruntime
+def _versions(model: MLLM) -> dict[str, str]:
+    from importlib import import_module
 
     from imc_lite import __version__
 
-    return {"imc_lite": __version__, "onnxruntime": onnxruntime.__version__}
+    return {"imc_lite": __version__, **{name: import_module(name).__version__ for name in model.runtime}}
