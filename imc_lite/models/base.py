@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imc_lite.calibration import Transport
     from imc_lite.perception import Matcher
 
@@ -51,6 +53,9 @@ class MLLM(Protocol):
     @property
     def identity(self) -> dict[str, str]:
         """Under "encoder" and "preprocessing"."""
+
+    def prototypes_file(self) -> Path | None:
+        """Noise prototypes that come with the model; None when they have to be built."""
 
     def perceive(self, image: np.ndarray) -> Perception:
         """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""

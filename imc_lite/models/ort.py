@@ -55,6 +55,10 @@ class OrtMLLM:
         steps = json.dumps(self.config["encoder"], sort_keys=True).encode()
         return {"encoder": self.bundle.files["encoder.bin"]["sha256"], "preprocessing": sha256(steps).hexdigest()}
 
+    def prototypes_file(self) -> Path:
+        """The bundle's own noise prototypes."""
+        return self.bundle.file("prototypes.safetensors")
+
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
         from imc_lite.models.preprocess import preprocess

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
 
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.families import FAMILIES, family_of, supported
 from imc_lite.models.hf.model import HfMLLM
-
-DEVICES, QUANTS = ("auto", "cpu", "cuda"), ("auto", "none", "int8", "int4")
 
 
 def load(
@@ -58,8 +57,6 @@ def wrap(model: Any, processor: Any) -> HfMLLM:
 
 def pick_device(device: str) -> str:
     """ "cpu" or "cuda"."""
-    if device not in DEVICES:
-        raise ImcError(f"no device {device!r}; choose one of {', '.join(DEVICES)}")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -69,8 +66,6 @@ def pick_device(device: str) -> str:
 
 def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
     """Options of from_pretrained that quantize the language model and nothing else."""
-    if quant not in QUANTS:
-        raise ImcError(f"no quantization {quant!r}; choose one of {', '.join(QUANTS)}")
     if getattr(config, "quantization_config", None) is not None:
         if quant != "auto":
             raise ImcError("this checkpoint is quantized already; leave --quant out")
@@ -110,11 +105,16 @@ def _need(package: str, quant: str) -> None:
 
 def _fetched(kind: Any, name: str, offline: bool, options: dict[str, Any]) -> Any:
     """`from_pretrained` of a transformers class, whatever goes wrong said in one line."""
+    said, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(name, **options)
-    except ImcError:
-        raise
     except Exception as error:  # hub, network, configuration and weights each have exceptions of their own
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         where = "in the folder or the hub's cache" if offline or Path(name).is_dir() else "here or on the hub"
         raise ImcError(f"cannot load {name} ({why}); give a model that is {where}; {supported()}") from error
+    finally:
+        logging.set_verbosity(said)
+        if bars:
+            logging.enable_progress_bar()

@@ -82,6 +82,9 @@ class HfMLLM:
         """The checkpoint's commit where it came from a hub, else the beginning of its tower's SHA-256."""
         return str(getattr(self.model.config, "_commit_hash", None) or self.identity["encoder"][:12])
 
+    def prototypes_file(self) -> None:
+        """Checkpoints bring none."""
+
     @torch.inference_mode()
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [N, D], stats float32 [8 D'], from one tower pass.
