@@ -73,7 +73,7 @@ def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
     if quant == "none" or (quant == "auto" and device == "cpu"):
         return {}
     family = FAMILIES[config.model_type]
-    spared = [family.tower.split(".")[-1], family.projector.split(".")[-1], "lm_head"]
+    spared = [family.tower, family.projector, "lm_head"]
     if quant == "int8":
         if device != "cpu":
             raise ImcError("int8 runs on the CPU; on CUDA choose --quant int4 or none")
