@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from imc_lite import __version__
+from imc_lite import __version__, cli_models
 from imc_lite.errors import ImcError
 from imc_lite.models.select import DEVICES, QUANTS
 
@@ -48,6 +48,7 @@ def cli() -> None:
     """
 
 
+cli_models.register(cli)
 MODEL_HELP = "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name."
 
 
