@@ -60,6 +60,7 @@ setup(
         "imc_lite.bench",
         "imc_lite.bundle",
         "imc_lite.models",
+        "imc_lite.models.hf",
         "imc_lite.noise",
         "imc_lite.server",
         "imc_lite.sms",

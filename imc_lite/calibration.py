@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.perception import Matcher
+from imc_lite.perception import QUADRANTS, TOKENS, Matcher
 from imc_lite.shading import Shading
 
 FORMAT = 3
@@ -101,17 +101,20 @@ class Prototypes:
             "kinds": self.matcher.kinds,
             "severities": self.matcher.severities,
             "novelty_limit": self.matcher.novelty_limit,
+            "statistics": self.matcher.statistics,
             "remedies": [asdict(r) for r in self.remedies],
             **self.facts,
         }
         # safetensors writes an array's memory as it lies: only C order is read back as what it was.
         arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
-        arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(self.matcher.shading, n)) for n in SHADING_ARRAYS}
+        shading = self.matcher.shading
+        if shading is not None:
+            arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(shading, n)) for n in SHADING_ARRAYS}
         return save(arrays, {"imc_lite": json.dumps(header)})
 
 
 def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
-    """Read prototypes built for the encoder and preprocessing with these SHA-256 (`OrtMLLM.identity`).
+    """Read prototypes built for the encoder and preprocessing with these SHA-256 (`MLLM.identity`).
 
     Raises:
         ImcError: unreadable, or built for another encoder, preprocessing, noise bank or format.
@@ -127,7 +130,13 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
             if header.pop("format") != FORMAT:
                 raise ImcError(f"the prototypes in {path} have another format; {remedy}")
             arrays = {name: file.get_tensor(name) for name in (*MATCHER_ARRAYS, *TRANSPORT_ARRAYS)}
-            shading = Shading(**{name: file.get_tensor(f"shading.{name}") for name in SHADING_ARRAYS})
+            # Files written before there was a choice hold no word on it, and are of the default encoder.
+            statistics = header.pop("statistics", QUADRANTS)
+            if statistics not in (QUADRANTS, TOKENS):
+                raise ImcError(f"the prototypes in {path} are of statistics {statistics!r}, unknown here; {remedy}")
+            shading = None
+            if statistics == QUADRANTS or "shading.centre" in set(file.keys()):
+                shading = Shading(**{name: file.get_tensor(f"shading.{name}") for name in SHADING_ARRAYS})
         names = {"kinds": tuple(header.pop("kinds")), "severities": tuple(header.pop("severities"))}
         limit, remedies = header.pop("novelty_limit"), tuple(Remedy(**r) for r in header.pop("remedies"))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -135,5 +144,7 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
         if header.get(name) != value:
             raise ImcError(f"the prototypes in {path} belong to another {name}; {remedy}")
-    matcher = Matcher(**{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit, shading=shading)
+    matcher = Matcher(
+        **{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit, shading=shading, statistics=statistics
+    )
     return Prototypes(matcher, remedies, {n: arrays[n] for n in TRANSPORT_ARRAYS}, header)

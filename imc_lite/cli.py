@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from imc_lite import __version__
+from imc_lite import __version__, cli_models
 from imc_lite.cli_bench import bench
 from imc_lite.cli_serve import serve
 from imc_lite.errors import ImcError
+from imc_lite.models.select import DEVICES, QUANTS
 
 
 def main() -> None:
@@ -49,12 +50,18 @@ def cli() -> None:
     """
 
 
+cli_models.register(cli)
+MODEL_HELP = "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name."
+
+
 def model_options(function: Any) -> Any:
-    """--model, --threads and --offline, for every command that opens a model."""
+    """--model, --device, --quant, --threads and --offline, for every command that opens a model."""
     for option in (
+        click.option("--quant", type=click.Choice(QUANTS), default="auto", help="Of a Hugging Face language model."),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", help="Of a Hugging Face model."),
         click.option("--offline", is_flag=True, help="Never use the network."),
         click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads."),
-        click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder."),
+        click.option("-m", "--model", default="default", show_default=True, help=MODEL_HELP),
     ):
         function = option(function)
     return function
@@ -100,6 +107,8 @@ def answer(
     window: str | None,
     frame: int | None,
     model: str,
+    device: str,
+    quant: str,
     threads: int,
     offline: bool,
 ) -> None:
@@ -113,9 +122,11 @@ def answer(
     from imc_lite.pipeline import IMC, check_question
 
     def open_model() -> IMC:
-        return IMC.from_pretrained(
-            model, threads=threads, offline=offline, pdc=not no_pdc, sms=not no_sms, prototypes=prototypes
-        )
+        where = {"device": device, "quant": quant, "threads": threads, "offline": offline}
+        imc = IMC.from_pretrained(model, **where, pdc=not no_pdc, sms=not no_sms, prototypes=prototypes)
+        if imc.prototypes is None and not no_pdc:
+            click.echo(f"imc-lite: no noise prototypes for {model}, noise is not looked for (--prototypes)", err=True)
+        return imc
 
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
@@ -182,6 +193,8 @@ def inspect(
     window: str | None,
     frame: int | None,
     model: str,
+    device: str,
+    quant: str,
     threads: int,
     offline: bool,
 ) -> None:
@@ -194,7 +207,8 @@ def inspect(
 
     from imc_lite.pipeline import IMC
 
-    imc = IMC.from_pretrained(model, threads=threads, offline=offline, prototypes=file)
+    where = {"device": device, "quant": quant, "threads": threads, "offline": offline}
+    imc = IMC.from_pretrained(model, **where, prototypes=file)
     failed = False
     for image in images:
         try:
@@ -221,7 +235,9 @@ def inspect(
 @click.argument("question")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with every edit.")
 @model_options
-def repair(question: str, as_json: bool, model: str, threads: int, offline: bool) -> None:
+def repair(
+    question: str, as_json: bool, model: str, device: str, quant: str, threads: int, offline: bool
+) -> None:
     """Repair QUESTION where that is safe, or each line of stdin with -; a clean one comes back as it is.
 
     \b
@@ -232,7 +248,7 @@ def repair(question: str, as_json: bool, model: str, threads: int, offline: bool
 
     if question != "-":
         check_question(question)
-    imc = IMC.from_pretrained(model, threads=threads, offline=offline)
+    imc = IMC.from_pretrained(model, device=device, quant=quant, threads=threads, offline=offline)
     failed = False
     for line in click.get_text_stream("stdin", errors="replace") if question == "-" else [question]:
         try:
@@ -259,7 +275,17 @@ def prototypes() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
 @model_options
-def build(images: Path, limit: int | None, seed: int, output: Path, model: str, threads: int, offline: bool) -> None:
+def build(
+    images: Path,
+    limit: int | None,
+    seed: int,
+    output: Path,
+    model: str,
+    device: str,
+    quant: str,
+    threads: int,
+    offline: bool,
+) -> None:
     """Build noise prototypes from unlabelled clean pictures, for pictures like them.
 
     \b
@@ -267,11 +293,13 @@ def build(images: Path, limit: int | None, seed: int, output: Path, model: str, 
     imc-lite inspect --prototypes ours.safetensors scan.png
     """
     from imc_lite.models.ort import OrtMLLM
-    from imc_lite.pipeline import find_bundle
+    from imc_lite.models.select import open_mllm
     from imc_lite.prototypes import build_prototypes, find_images
 
     found = find_images(images)
-    opened = OrtMLLM(find_bundle(model, offline=offline))
+    opened = open_mllm(model, device=device, quant=quant, threads=threads, offline=offline)
+    if isinstance(opened, OrtMLLM):
+        opened.threads = 1  # pictures are encoded side by side instead
     build_prototypes(opened, found, seed=seed, limit=limit, workers=threads).save(output)
 
 

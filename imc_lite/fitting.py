@@ -8,7 +8,7 @@ import numpy as np
 
 from imc_lite.noise.foreign import FOREIGN
 from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.perception import Matcher
+from imc_lite.perception import QUADRANTS, Matcher
 
 KNOWN = (("clean", 0), *((kind, severity) for kind in IMAGE_KINDS for severity in range(1, 6)))
 CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in FOREIGN))
@@ -23,19 +23,23 @@ _NAMES = ("clean", *IMAGE_KINDS, "unknown")
 _KIND = np.array([_NAMES.index(kind) for kind, _ in CONDITIONS])
 
 
-def fit_matcher(table: np.ndarray, rng: np.random.Generator) -> Matcher:
+def fit_matcher(
+    table: np.ndarray, rng: np.random.Generator, statistics: str = QUADRANTS, most: int = CLUSTERS
+) -> Matcher:
     """Fit on all pictures; temperature, bias and novelty limit are set where a fold was not fitted on.
 
     Args:
         table: float64 [N, 48, F], every picture under every condition of `CONDITIONS`.
         rng: draws the folds and the clusters' seeds.
+        statistics: how the features were made of an encoder's statistics (`imc_lite.perception.features`).
+        most: clusters at most, of 48 prototypes each.
     """
     folds = rng.permutation(len(table)) % FOLDS
     logits = np.empty((len(table), len(CONDITIONS), len(CONDITIONS)))
     novelty = np.empty((len(table), len(CONDITIONS)))
     seed = int(rng.integers(2**31))
     for fold in range(FOLDS):
-        part = fit(table[folds != fold], seed)
+        part = fit(table[folds != fold], seed, most)
         for i in np.flatnonzero(folds == fold):
             distance, novelty[i] = _distances(part, table[i])
             logits[i] = -0.5 * distance
@@ -45,7 +49,7 @@ def fit_matcher(table: np.ndarray, rng: np.random.Generator) -> Matcher:
     while (_by_kind(kept + bias * (_KIND == 0)).argmax(-1) == 0).mean() < CLEAN_KEPT and bias < 50:
         bias += 0.1
     limit = np.quantile(novelty[:, : len(KNOWN)], KNOWN_KEPT)
-    whole = fit(table, seed)
+    whole = fit(table, seed, most)
     clean = np.array([k == "clean" for k in whole.kinds])
     return replace(
         whole,
@@ -54,29 +58,34 @@ def fit_matcher(table: np.ndarray, rng: np.random.Generator) -> Matcher:
         reconstruct=whole.reconstruct * np.sqrt(temperature),
         bias=bias * clean,
         novelty_limit=float(limit),
+        statistics=statistics,
     )
 
 
-def fit(table: np.ndarray, seed: int) -> Matcher:
+def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
     """Whitening, separating directions and prototypes of features [N, 48, F], not yet calibrated."""
-    owner = clusters(table[:, 0], seed)
+    owner = clusters(table[:, 0], seed, most)
     means = np.stack([table[owner == c].mean(0) for c in range(owner.max() + 1)])
     within = (table - means[owner]).reshape(-1, table.shape[2])
     covariance = within.T @ within / len(within)
-    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    values, vectors = np.linalg.eigh(covariance)
-    whiten = vectors / np.sqrt(values)
+    covariance[np.diag_indices_from(covariance)] += SHRINKAGE * np.trace(covariance) / len(covariance)
     centre = means.mean((0, 1))
-    white = ((means - centre) @ whiten).reshape(-1, len(values))
-    basis = np.linalg.svd(white, full_matrices=False)[2][: min(len(white) - 1, 127)].T
-    reconstruct = basis.T @ (vectors * np.sqrt(values)).T
-    left = within - within @ whiten @ basis @ reconstruct
+    apart = (means - centre).reshape(-1, table.shape[2])
+    # The means span few directions: one linear solve finds them, where whitening all features first would take an
+    # eigendecomposition, hours of it for a tower with ten thousand statistics.
+    toward = np.linalg.solve(covariance, apart.T)
+    values, vectors = np.linalg.eigh(apart @ toward)
+    kept = np.flatnonzero(values > 1e-10 * values[-1])[::-1][: min(len(apart) - 1, 127)]
+    spread, basis = np.sqrt(values[kept]), vectors[:, kept]
+    whiten = toward @ (basis / spread)
+    reconstruct = (basis / spread).T @ apart
+    left = within - within @ whiten @ reconstruct
     names = [c for _ in means for c in CONDITIONS]
     return Matcher(
         mean=centre,
-        whiten=whiten @ basis,
-        points=white @ basis,
-        bias=np.zeros(len(white)),
+        whiten=whiten,
+        points=basis * spread,
+        bias=np.zeros(len(apart)),
         precision=1 / np.maximum((left**2).mean(0), 1e-8),
         reconstruct=reconstruct,
         kinds=tuple(k for k, _ in names),
@@ -85,9 +94,9 @@ def fit(table: np.ndarray, seed: int) -> Matcher:
     )
 
 
-def clusters(clean: np.ndarray, seed: int, rounds: int = 30) -> np.ndarray:
+def clusters(clean: np.ndarray, seed: int, most: int = CLUSTERS, rounds: int = 30) -> np.ndarray:
     """k-means in the ten widest directions of standardized features [N, F]: integers [N], none left empty."""
-    count = max(1, min(CLUSTERS, len(clean) // PER_CLUSTER))
+    count = max(1, min(most, len(clean) // PER_CLUSTER))
     scaled = (clean - clean.mean(0)) / (clean.std(0) + 1e-3)
     inside = scaled @ np.linalg.svd(scaled, full_matrices=False)[2][:10].T
     centres = inside[np.random.default_rng(seed).permutation(len(inside))[:count]]

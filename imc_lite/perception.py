@@ -8,6 +8,7 @@ picture is, is judged in the rest, so that a strange picture does not pass for a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,26 @@ from imc_lite.shading import Shading
 CHANNELS = (32, 16, 24, 48, 88)  # stem and blocks 0, 2, 5, 10 of the default encoder
 
 
-def features(stats: np.ndarray) -> np.ndarray:
-    """Quadrant moments float32 [..., 1664] -> float64 [..., 832] that noise moves more than content does.
+QUADRANTS, TOKENS = "quadrants", "tokens"  # what an encoder's statistics are, and so how features are made of them
+
+
+def features(stats: np.ndarray, statistics: str = QUADRANTS) -> np.ndarray:
+    """Statistics of an encoder pass -> float64 features that noise moves more than content does.
+
+    Args:
+        stats: float32 [..., S].
+        statistics: "quadrants", the default encoder's moments by quadrant, [..., 1664] -> [..., 832]; or "tokens",
+            means and deviations over the tokens of early hidden states, as many features as statistics, on the
+            signed log scale of `imc_lite.kernels.reference.pool`.
+    """
+    if statistics == TOKENS:
+        values = stats.astype(np.float64)
+        return np.sign(values) * np.log1p(np.abs(values))
+    return _quadrants(stats)
+
+
+def _quadrants(stats: np.ndarray) -> np.ndarray:
+    """Quadrant moments float32 [..., 1664] -> float64 [..., 832].
 
     For each channel: mean, standard deviation, and how much either differs between the quadrants (a shading
     is invisible to the mean alone); all on a signed log scale, because channels differ by orders of magnitude.
@@ -51,6 +70,7 @@ class Matcher:
         kinds: K names; severities: K integers, 0 for clean.
         novelty_limit: above this a picture is unknown.
         shading: decides between clean and shaded pictures; None leaves that to the prototypes.
+        statistics: how `features` makes F of what the encoder gives.
     """
 
     mean: np.ndarray
@@ -63,14 +83,16 @@ class Matcher:
     severities: tuple[int, ...]
     novelty_limit: float
     shading: Shading | None = None
+    statistics: str = QUADRANTS
 
-    def match(self, stats: np.ndarray) -> Noise:
-        """Verdict on one picture's statistics, float32 [1664].
+    def match(self, stats: np.ndarray, evidence: Evidence | None = None) -> Noise:
+        """Verdict on one picture's statistics, float32 [S].
 
         "unknown" when it lies farther from every prototype than clean and noisy pictures of the known kinds do.
+        `evidence` is where it is computed, `MLLM.evidence`; here by default.
         """
-        values = features(stats)[None]
-        probabilities, novelty = self.evidence(values)
+        values = features(stats, self.statistics)[None]
+        probabilities, novelty = self.evidence(values) if evidence is None else evidence(self, values)
         return self.verdict(probabilities[0], float(novelty[0]), values)
 
     def verdict(self, probabilities: np.ndarray, novelty: float, values: np.ndarray) -> Noise:
@@ -99,3 +121,6 @@ class Matcher:
         weights = np.exp(logits - logits.max(1, keepdims=True))
         novelty = (self.precision * (apart - z @ self.reconstruct) ** 2).mean(1)
         return weights / weights.sum(1, keepdims=True), novelty
+
+
+Evidence = Callable[[Matcher, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from imc_lite.images import Source, load_image
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.restore import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 MAX_QUESTION = 2000
 MAX_NEW_TOKENS = 64
@@ -43,33 +47,45 @@ class IMC:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path = "default",
+        model: str | Path | PreTrainedModel = "default",
         *,
+        processor: ProcessorMixin | None = None,
+        device: str = "auto",
+        quant: str = "auto",
         threads: int = 1,
         offline: bool = False,
         pdc: bool = True,
         sms: bool = True,
         prototypes: Path | None = None,
     ) -> IMC:
-        """Open the default model, or a bundle folder.
+        """Open the default model, a bundle folder, or a Hugging Face vision-language model.
 
         Args:
-            model: "default", or the folder of a bundle.
+            model: "default"; the folder of a bundle; "organisation/name" on the Hugging Face hub, or the folder of
+                such a checkpoint; or a loaded transformers model.
+            processor: of a loaded model.
+            device: "cpu", "cuda", or "auto": CUDA for Hugging Face models where there is one. Bundles run on the CPU.
+            quant: of a Hugging Face language model: "none", "int8" (torchao, CPU), "int4" (bitsandbytes, CUDA); "auto"
+                is int4 on CUDA and none on the CPU.
             threads: CPU threads.
-            offline: never fetch the default model's base weights; they must be in the cache.
+            offline: fetch nothing: the default model's base weights, or the checkpoint, must be in the cache.
             pdc: look for image noise and calibrate (PDC); False answers as the plain model does.
             sms: repair damaged questions (SMS); False asks them as they are.
-            prototypes: a file of `imc-lite prototypes build`; the bundle's own by default.
+            prototypes: a file of `imc-lite prototypes build`; a bundle brings its own. A Hugging Face model without
+                them answers, but noise is neither looked for nor calibrated.
 
         Raises:
-            ImcError: no such model, the default one cannot be built, or the prototypes belong to another encoder.
+            ImcError: no such model, one that is not supported, the default one cannot be built, or the prototypes
+                belong to another encoder.
         """
-        from imc_lite.models.ort import OrtMLLM
+        from imc_lite.models.select import open_mllm
 
-        opened = OrtMLLM(find_bundle(str(model), offline=offline), threads=threads)
-        if not pdc:
+        opened = open_mllm(
+            model, processor=processor, device=device, quant=quant, threads=threads, offline=offline
+        )
+        file = (prototypes or opened.prototypes_file()) if pdc else None
+        if file is None:
             return cls(opened, sms=sms)
-        file = prototypes or opened.bundle.file("prototypes.safetensors")
         return cls(opened, load_prototypes(file, opened.identity), sms=sms)
 
     def repair(self, question: str) -> QuestionReport:
@@ -92,8 +108,12 @@ class IMC:
             ImcError: the image cannot be used, or the model has no prototypes.
         """
         if self.prototypes is None:
-            raise ImcError("noise is read from prototypes and this model was opened without; open it with pdc=True")
-        noise = self.prototypes.matcher.match(self.model.perceive(load_image(image, window=window, frame=frame)).stats)
+            raise ImcError(
+                "noise is read from prototypes and this model was opened without; "
+                "build them: imc-lite prototypes build, then give --prototypes"
+            )
+        stats = self.model.perceive(load_image(image, window=window, frame=frame)).stats
+        noise = self.prototypes.matcher.match(stats, self.model.evidence)
         return replace(self._judge(noise), path=_path(image))
 
     def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Seen:
@@ -108,7 +128,7 @@ class IMC:
         perceived = time.perf_counter()
         tokens, report = perception.tokens, ImageReport(path=None)
         if self.prototypes is not None:
-            noise = self.prototypes.matcher.match(perception.stats)
+            noise = self.prototypes.matcher.match(perception.stats, self.model.evidence)
             report = self._judge(noise)
             remedy = self.prototypes.remedy(noise.kind, noise.severity)
             if remedy is not None and remedy.restore:
@@ -176,7 +196,7 @@ class IMC:
             question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
-            versions=_versions(),
+            versions=_versions(self.model),
         )
 
 
@@ -202,7 +222,10 @@ def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> 
         return ensure_default(offline=offline, progress=progress)
     if Path(model).is_dir():
         return Path(model)
-    raise ImcError(f"no model {model!r}: give `default` or the folder of a bundle")
+    raise ImcError(
+        f"no model {model!r}: give `default`, the folder of a bundle or of a Hugging Face model, or its "
+        "organisation/name"
+    )
 
 
 def check_question(question: str) -> str:
@@ -219,9 +242,9 @@ def check_question(question: str) -> str:
     return text
 
 
-def _versions() -> dict[str, str]:
-    import onnxruntime
+def _versions(model: MLLM) -> dict[str, str]:
+    from importlib import import_module
 
     from imc_lite import __version__
 
-    return {"imc_lite": __version__, "onnxruntime": onnxruntime.__version__}
+    return {"imc_lite": __version__, **{name: import_module(name).__version__ for name in model.runtime}}

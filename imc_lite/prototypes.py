@@ -13,13 +13,13 @@ from tqdm import tqdm
 from imc_lite.calibration import TRANSPORT_ARRAYS, Prototypes, Remedy
 from imc_lite.dicom import is_dicom
 from imc_lite.errors import ImcError
-from imc_lite.fitting import FOLDS, KNOWN, fit_matcher
+from imc_lite.fitting import CLUSTERS, FOLDS, KNOWN, fit_matcher
 from imc_lite.images import load_image
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.base import MLLM
 from imc_lite.noise import BANK_VERSION
 from imc_lite.noise.foreign import FOREIGN, spoil
 from imc_lite.noise.image import apply
-from imc_lite.perception import features
+from imc_lite.perception import QUADRANTS, features
 from imc_lite.restore import RESTORERS, restore
 from imc_lite.shading import fit_shading
 from imc_lite.sms.selftest import can_rewrite
@@ -29,12 +29,13 @@ FEWEST = 16
 RANK = 64
 RIDGE = 0.3  # times the mean variance; cross-fitted error is flat from 0.1 to 1
 GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
+TOKENS = 256  # of a picture that has more, so many are kept to fit the maps, which treat all alike
 SHADED_DRAWS = 3  # fields of each severity that a picture is shaded by: their directions differ
 RESTORED = tuple(i for i, (kind, _) in enumerate(KNOWN) if kind in RESTORERS)
 
 
 def build_prototypes(
-    model: OrtMLLM, images: list[Path], seed: int = 0, limit: int | None = None, workers: int = 1
+    model: MLLM, images: list[Path], seed: int = 0, limit: int | None = None, workers: int = 1
 ) -> Prototypes:
     """Fit prototypes and remedies to clean pictures and their noisy copies.
 
@@ -63,8 +64,10 @@ def build_prototypes(
             shaded.append(fields)
             tokens[i] = seen
         features_of = np.stack(table)
-        matcher = fit_matcher(features_of, rng)
-        matcher = replace(matcher, shading=fit_shading(features_of[:, 0], np.stack(shaded), seed))
+        default = model.statistics == QUADRANTS
+        matcher = fit_matcher(features_of, rng, model.statistics, CLUSTERS if default else 1)
+        if default:
+            matcher = replace(matcher, shading=fit_shading(features_of[:, 0], np.stack(shaded), seed))
         remedies, maps = fit_remedies(tokens, rng.permutation(len(chosen)) % FOLDS)
     facts = {**model.identity, "bank": BANK_VERSION, "seed": seed, "images": len(chosen), "model": model.id}
     return Prototypes(matcher, remedies, maps, facts | {"dtype": "float32", "rewrites": can_rewrite(model)})
@@ -88,23 +91,26 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def see(model: OrtMLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [48, F] of a picture under every condition and [15, F] of shaded ones; tokens float16
-    [36 + restored ones, N, D]."""
+def see(model: MLLM, image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [48, F] of a picture under every condition and [5 or 15, F] of shaded ones; tokens float16
+    [36 + restored ones, N, D], N at most 256."""
     known = [image if kind == "clean" else apply(image, kind, severity, seed) for kind, severity in KNOWN]
     restored = [restore(known[i], *KNOWN[i]) for i in RESTORED]
     seen = [model.perceive(picture) for picture in (*known, *restored)]
     foreign = [model.perceive(spoil(image, kind, level, seed)).stats for kind, level in FOREIGN]
-    stats = features(np.stack([*(p.stats for p in seen[: len(known)]), *foreign]))
+    stats = features(np.stack([*(p.stats for p in seen[: len(known)]), *foreign]), model.statistics)
     first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
     # A seed far from every other picture's, so that no two are shaded alike.
     more = [
         model.perceive(apply(image, "bias_field", severity, seed + 1_000_000 * draw)).stats
-        for draw in range(1, SHADED_DRAWS)
+        for draw in range(1, SHADED_DRAWS if model.statistics == QUADRANTS else 1)
         for severity in range(1, 6)
     ]
-    shaded = np.concatenate([stats[first], features(np.stack(more))])
-    return stats, shaded, np.stack([p.tokens for p in seen]).astype(np.float16)
+    shaded = np.concatenate([stats[first], *(features(s, model.statistics)[None] for s in more)])
+    # The same places in every picture, strewn, so that rows and columns of the grid are all met.
+    count = len(seen[0].tokens)
+    places = np.sort(np.random.default_rng(0).permutation(count)[:TOKENS])
+    return stats, shaded, np.stack([p.tokens[places] for p in seen]).astype(np.float16)
 
 
 def fit_remedies(

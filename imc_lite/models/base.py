@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imc_lite.calibration import Transport
+    from imc_lite.perception import Matcher
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,35 @@ class Generation:
 
 
 class MLLM(Protocol):
-    """A multi-modal language model behind four verbs."""
+    """A multi-modal language model behind a few verbs.
+
+    Attributes:
+        id, version: what answers say they come from.
+        statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.perception.features`).
+        runtime: modules whose versions belong into an answer's report.
+        identity: SHA-256 of the encoder's weights and of its preprocessing, what prototypes belong to.
+    """
 
     id: str
+    version: str
+    statistics: str
+    runtime: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Under "encoder" and "preprocessing"."""
+
+    def prototypes_file(self) -> Path | None:
+        """Noise prototypes that come with the model; None when they have to be built."""
 
     def perceive(self, image: np.ndarray) -> Perception:
         """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""
 
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """Tokens float32 [N, D] through one map of the model's prototypes."""
+
+    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `Matcher.evidence` does to features [B, F], computed where the model runs."""
 
     def generate(
         self,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from imc_lite.calibration import Transport
+    from imc_lite.perception import Matcher
 
 BLOCKED = np.float32(-1e4)
 CACHE_STEP = 256
@@ -29,6 +30,9 @@ class OrtMLLM:
 
     Sessions are made when first needed: naming noise never loads the language model.
     """
+
+    statistics = "quadrants"
+    runtime = ("onnxruntime",)
 
     def __init__(self, bundle: Path | Bundle, threads: int = 1) -> None:
         """Open a bundle.
@@ -51,6 +55,10 @@ class OrtMLLM:
         steps = json.dumps(self.config["encoder"], sort_keys=True).encode()
         return {"encoder": self.bundle.files["encoder.bin"]["sha256"], "preprocessing": sha256(steps).hexdigest()}
 
+    def prototypes_file(self) -> Path:
+        """The bundle's own noise prototypes."""
+        return self.bundle.file("prototypes.safetensors")
+
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
         from imc_lite.models.preprocess import preprocess
@@ -62,6 +70,10 @@ class OrtMLLM:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
         feeds = {"x": tokens, "down": transport.down, "up": transport.up}
         return self._calibrate.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
+
+    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features [B, F] -> probabilities [B, K], novelty [B]; numpy is fast enough beside the encoder."""
+        return matcher.evidence(values)
 
     def generate(
         self,

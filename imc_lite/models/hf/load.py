@@ -1,0 +1,120 @@
+"""From a name on a hub, a folder or a loaded model to `HfMLLM`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
+
+from imc_lite.errors import ImcError
+from imc_lite.models.hf.families import FAMILIES, family_of, supported
+from imc_lite.models.hf.model import HfMLLM
+
+
+def load(
+    name: str, *, device: str = "auto", quant: str = "auto", threads: int = 1, offline: bool = False
+) -> HfMLLM:
+    """Load a checkpoint of a supported family; weights from safetensors only, and never code that comes with it.
+
+    Args:
+        name: "organisation/name" on the Hugging Face hub, or a folder.
+        device: "cpu", "cuda", or "auto": CUDA where there is one.
+        quant: of the language model: "none", "int8" (torchao, on the CPU), "int4" (bitsandbytes, on CUDA); "auto" is
+            int4 on CUDA and none on the CPU, and leaves a checkpoint that is quantized already as it is. Tower and
+            projector are never quantized.
+        threads: CPU threads of torch.
+        offline: only what is in the hub's cache, or the folder.
+
+    Raises:
+        ImcError: not there, not supported, or a library that the choice needs is not installed.
+    """
+    chosen = pick_device(device)
+    torch.set_num_threads(threads)
+    source = {"local_files_only": offline or Path(name).is_dir(), "trust_remote_code": False}
+    config = _fetched(AutoConfig, name, offline, source)
+    family_of(config.model_type)
+    dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    options = source | {"config": config, "dtype": dtype, "use_safetensors": True, "device_map": chosen}
+    options |= _quantized(config, chosen, quant)
+    model = _fetched(AutoModelForImageTextToText, name, offline, options)
+    return HfMLLM(model, _fetched(AutoProcessor, name, offline, source), name=name)
+
+
+def wrap(model: Any, processor: Any) -> HfMLLM:
+    """A model that the caller loaded, as it is.
+
+    Raises:
+        ImcError: without its processor, or of a family that is not supported.
+    """
+    if processor is None:
+        raise ImcError("a loaded model needs its processor; give from_pretrained(model, processor=...)")
+    return HfMLLM(model, processor)
+
+
+def pick_device(device: str) -> str:
+    """ "cpu" or "cuda"."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ImcError("torch finds no CUDA device here; choose --device cpu")
+    return device
+
+
+def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
+    """Options of from_pretrained that quantize the language model and nothing else."""
+    if getattr(config, "quantization_config", None) is not None:
+        if quant != "auto":
+            raise ImcError("this checkpoint is quantized already; leave --quant out")
+        return {}
+    if quant == "none" or (quant == "auto" and device == "cpu"):
+        return {}
+    family = FAMILIES[config.model_type]
+    spared = [family.tower, family.projector, "lm_head"]
+    if quant == "int8":
+        if device != "cpu":
+            raise ImcError("int8 runs on the CPU; on CUDA choose --quant int4 or none")
+        _need("torchao", "int8")
+        from torchao.quantization import Int8WeightOnlyConfig
+        from transformers import TorchAoConfig
+
+        return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=spared)}
+    if device != "cuda":
+        raise ImcError("int4 needs a CUDA device; on the CPU choose --quant int8 or none")
+    _need("bitsandbytes", "int4")
+    from transformers import BitsAndBytesConfig
+
+    # NF4 with double quantization: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
+    four = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16,
+        llm_int8_skip_modules=spared,
+    )
+    return {"quantization_config": four}
+
+
+def _need(package: str, quant: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ImcError(f"{quant} needs {package}, which is not installed; pip install {package}, or --quant none")
+
+
+def _fetched(kind: Any, name: str, offline: bool, options: dict[str, Any]) -> Any:
+    """`from_pretrained` of a transformers class, whatever goes wrong said in one line."""
+    said, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(name, **options)
+    except Exception as error:  # hub, network, configuration and weights each have exceptions of their own
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        where = "in the folder or the hub's cache" if offline or Path(name).is_dir() else "here or on the hub"
+        raise ImcError(f"cannot load {name} ({why}); give a model that is {where}; {supported()}") from error
+    finally:
+        logging.set_verbosity(said)
+        if bars:
+            logging.enable_progress_bar()

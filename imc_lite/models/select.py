@@ -1,0 +1,69 @@
+"""Which implementation runs a model: decided by what is given, without importing the other one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imc_lite.errors import ImcError
+
+if TYPE_CHECKING:
+    from imc_lite.models.base import MLLM
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+DEVICES, QUANTS = ("auto", "cpu", "cuda"), ("auto", "none", "int8", "int4")
+
+
+def open_mllm(
+    model: Any,
+    *,
+    processor: Any = None,
+    device: str = "auto",
+    quant: str = "auto",
+    threads: int = 1,
+    offline: bool = False,
+) -> MLLM:
+    """Open "default", the folder of a bundle, or a transformers model by name, folder or itself.
+
+    Bundles run on ONNX Runtime and import no torch. For the arguments see `imc_lite.pipeline.IMC.from_pretrained`.
+
+    Raises:
+        ImcError: no such model, not a supported one, or the choice of device and quantization does not fit it.
+    """
+    for name, value, known in (("device", device, DEVICES), ("quantization", quant, QUANTS)):
+        if value not in known:
+            raise ImcError(f"no {name} {value!r}; choose one of {', '.join(known)}")
+    if isinstance(model, (str, Path)):
+        name = str(model)
+        if name == "default" or not _is_checkpoint(name):
+            return _bundle(name, device, quant, threads, offline)
+    try:
+        from imc_lite.models.hf import load
+    except ImportError as error:
+        raise ImcError(
+            f"Hugging Face models need torch and transformers ({error}); install imc-lite[gpu] or imc-lite[export]"
+        ) from error
+    if isinstance(model, (str, Path)):
+        return load.load(name, device=device, quant=quant, threads=threads, offline=offline)
+    if quant != "auto" or device != "auto":
+        raise ImcError("a loaded model stays where and as it is; leave device and quant out")
+    return load.wrap(model, processor)
+
+
+def _is_checkpoint(name: str) -> bool:
+    folder = Path(name)
+    if folder.is_dir():
+        return (folder / "config.json").is_file() and not (folder / "manifest.json").is_file()
+    return HUB_NAME.fullmatch(name) is not None and not folder.exists()
+
+
+def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> MLLM:
+    from imc_lite.models.ort import OrtMLLM
+    from imc_lite.pipeline import find_bundle
+
+    if device == "cuda":
+        raise ImcError("bundles run on the CPU; leave --device out, or give a Hugging Face model")
+    if quant not in ("auto", "none"):
+        raise ImcError("a bundle is quantized when it is built; leave --quant out, or give a Hugging Face model")
+    return OrtMLLM(find_bundle(name, offline=offline), threads=threads)

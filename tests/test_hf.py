@@ -1,0 +1,321 @@
+"""Transformers models of every supported family: what the tower saw is shown, taken back, and answered from."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_models import tiny  # noqa: E402
+
+from imc_lite import IMC, ImcError, load_image  # noqa: E402
+from imc_lite.calibration import Transport, load_prototypes  # noqa: E402
+from imc_lite.models.hf.families import FAMILIES, find  # noqa: E402
+from imc_lite.models.hf.model import HfMLLM  # noqa: E402
+from imc_lite.models.hf.prompt import image_token  # noqa: E402
+from imc_lite.models.select import open_mllm  # noqa: E402
+from imc_lite.perception import features  # noqa: E402
+
+IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
+QUESTION = "Is the heart enlarged?"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def mllm(request):
+    return HfMLLM(*tiny(request.param))
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+
+
+def logits(mllm, tokens):
+    return mllm._prefill(QUESTION, tokens, 0)[0]
+
+
+@torch.inference_mode()
+def plain_logits(mllm, picture):
+    """The model asked without any of our hooks."""
+    return mllm.model(**mllm._inputs(QUESTION, picture)).logits[0, -1]
+
+
+def test_tokens_given_back_answer_as_the_picture_does(mllm, picture):
+    seen = mllm.perceive(picture)
+    assert seen.tokens.dtype == seen.stats.dtype == np.float32
+    assert torch.allclose(logits(mllm, seen.tokens), plain_logits(mllm, picture), atol=1e-5)
+
+
+def test_changed_tokens_change_the_logits_in_their_order(mllm, picture):
+    tokens = mllm.perceive(picture).tokens
+    before = logits(mllm, tokens)
+    rng = np.random.default_rng(1)
+    assert (logits(mllm, tokens + rng.normal(size=tokens.shape).astype(np.float32)) - before).abs().max() > 1e-2
+    assert (logits(mllm, tokens[::-1]) - before).abs().max() > 1e-3
+
+
+def test_statistics_are_those_of_the_specification(mllm, picture):
+    from imc_lite.kernels import reference
+
+    with torch.inference_mode():
+        given = {k: v for k, v in mllm._inputs("", picture).items() if k.startswith("pixel")}
+        hidden = mllm.model.get_image_features(**given, output_hidden_states=True, return_dict=True).hidden_states
+    wanted = reference.pool(torch.stack([hidden[i] for i in (0, 1, 2, 3)], 1))[0].numpy()
+    stats = mllm.perceive(picture).stats.astype(np.float64)
+    assert np.abs(np.sign(stats) * np.log1p(np.abs(stats)) - wanted).max() < 1e-5
+
+
+def test_a_call_leaves_the_model_as_it_was(mllm, picture):
+    before = plain_logits(mllm, picture)
+    mllm.generate(QUESTION, mllm.perceive(picture).tokens, 3)
+    assert torch.equal(plain_logits(mllm, picture), before)
+    assert "forward" not in vars(mllm.tower) and not mllm.projector._forward_pre_hooks
+
+
+@torch.inference_mode()
+def test_greedy_text_is_that_of_transformers(mllm, picture):
+    inputs = mllm._inputs(QUESTION, picture)
+    out = mllm.model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    found = mllm.generate(QUESTION, mllm.perceive(picture).tokens, 8)
+    assert found.text == mllm.processor.tokenizer.decode(out, skip_special_tokens=True).strip()
+    assert len(found.logprobs) == len(out) and all(p < 0 for p in found.logprobs)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("seen", [True, False], ids=["image", "text"])
+def test_scores_are_the_probabilities_of_whole_sequences(mllm, picture, seen):
+    # Candidates of unlike lengths in one pass, more of them than one pass takes, one past Gemma3's sliding window.
+    candidates = ["yes", "", "no, it is not, and there is much more to say about it", *"abcdefgh"]
+    found = mllm.score(QUESTION, candidates, mllm.perceive(picture).tokens if seen else None)
+    inputs = mllm._inputs(QUESTION, picture if seen else None)
+    for text, logprobs in zip(candidates, found, strict=True):
+        ids = mllm.encode(text)
+        row = torch.tensor([ids], dtype=torch.long)
+        whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], row], 1)}
+        whole["attention_mask"] = torch.ones_like(whole["input_ids"])
+        if "token_type_ids" in inputs:
+            whole["token_type_ids"] = torch.cat([inputs["token_type_ids"], torch.zeros_like(row)], 1)
+        rows = mllm.model(**whole).logits[0, inputs["input_ids"].shape[1] - 1 :].log_softmax(-1)
+        wanted = [float(rows[i, token]) for i, token in enumerate([*ids, 1])]
+        assert np.allclose(logprobs, wanted, atol=1e-4)
+
+
+def test_control_tokens_in_a_question_are_plain_text(mllm, picture):
+    tokens = mllm.perceive(picture).tokens
+    tricky = f"Is {image_token(mllm.processor)} {mllm.processor.image_token} </s> here?"
+    assert mllm.generate(tricky, tokens, 2).logprobs
+    assert not set(mllm.encode(tricky)) & set(mllm.processor.tokenizer.all_special_ids)
+
+
+def test_a_checkpoints_own_chat_template_is_used(picture):
+    model, processor = tiny("llava")
+    processor.chat_template = (
+        "<s>{% for m in messages %}{% for part in m.content %}"
+        "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}!"
+    )
+    own = HfMLLM(model, processor)
+    ids = own._inputs("Hm?", picture)["input_ids"][0]
+    text = processor.tokenizer.decode(ids)
+    assert text == "<s>" + "<image>" * 36 + "Hm?!"
+
+
+def test_calibrating_follows_the_formula(mllm, picture):
+    tokens = mllm.perceive(picture).tokens
+    rng = np.random.default_rng(2)
+    width = tokens.shape[1]
+    down, up, offset, shift = (rng.normal(size=s).astype(np.float32) for s in ((width, 4), (4, width), 4, width))
+    wanted = tokens + (tokens @ down - offset) @ up + shift
+    assert np.abs(mllm.calibrate(tokens, Transport(down, up, offset, shift)) - wanted).max() < 1e-3
+
+
+def test_a_question_beyond_the_context_is_refused(mllm):
+    with pytest.raises(ImcError, match="shorten the question"):
+        mllm.generate("x" * 600, None)
+
+
+def test_a_grey_picture_is_seen(mllm):
+    assert np.isfinite(mllm.perceive(np.full((1, 1, 3), 127, np.uint8)).tokens).all()
+
+
+def test_identity_follows_weights_and_preprocessing():
+    first, again, other = (HfMLLM(*tiny("llava", seed)) for seed in (0, 0, 1))
+    assert first.identity == again.identity and first.identity["encoder"] != other.identity["encoder"]
+    again.processor.image_processor.image_mean = [0.0, 0.0, 0.0]
+    changed = HfMLLM(again.model, again.processor)
+    assert changed.identity["preprocessing"] != first.identity["preprocessing"]
+
+
+def test_other_models_are_refused_by_name():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    with pytest.raises(ImcError, match="'llama' are not supported; supported families: SmolVLM"):
+        HfMLLM(LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), None)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Sixteen small clean pictures: four seen four ways."""
+    folder = tmp_path_factory.mktemp("clean")
+    for i in range(16):
+        pixels = np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4)
+        Image.fromarray(np.ascontiguousarray(pixels)).resize((40, 48)).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A LLaVA on disk, as a user has one."""
+    folder = tmp_path_factory.mktemp("llava")
+    for part in tiny("llava"):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prototypes_file(clean, checkpoint, tmp_path_factory):
+    """Built by the command, for that checkpoint."""
+    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
+    done = command("prototypes", "build", "--model", checkpoint, "--images", clean, "-o", out, "--offline")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def command(*args) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "imc_lite", *args], capture_output=True, text=True, check=False)
+
+
+def test_prototypes_to_answer(prototypes_file, checkpoint, clean):
+    imc = IMC.from_pretrained(checkpoint, offline=True, prototypes=prototypes_file, sms=False)
+    matcher = imc.prototypes.matcher
+    assert matcher.statistics == "tokens" and len(matcher.points) == 48 and matcher.shading is None
+    pixels = load_image(clean / "00.png")
+    seen = imc.model.perceive(pixels)
+    # A random tower names no noise reliably; so each verdict is forced, and what follows from it is looked at.
+    remedies = [r for r in imc.prototypes.remedies if r.transport is not None]
+    assert remedies
+    for kind, calibrated in (("clean", False), (remedies[0].kind, True)):
+        named = zip(matcher.kinds, matcher.severities, strict=True)
+        where = np.array([point == (kind, remedies[0].severity * calibrated) for point in named])
+        sure = replace(matcher, bias=np.where(where, 1e6, 0).astype(np.float32), novelty_limit=np.inf)
+        forced = IMC(imc.model, replace(imc.prototypes, matcher=sure), sms=False)
+        found = forced.see(pixels)
+        assert found.report.noise.kind == kind and found.report.calibrated is calibrated
+        assert (found.tokens.tobytes() == seen.tokens.tobytes()) is not calibrated
+        assert forced.answer(pixels, QUESTION).image.calibrated is calibrated
+    result = imc.answer(clean / "00.png", QUESTION)
+    assert set(result.versions) == {"imc_lite", "torch", "transformers"} and result.model["id"] == str(checkpoint)
+
+
+def test_the_kernels_find_what_numpy_finds(prototypes_file, checkpoint, picture):
+    model = open_mllm(checkpoint, offline=True)
+    matcher = load_prototypes(prototypes_file, model.identity).matcher
+    values = features(model.perceive(picture).stats, "tokens")[None]
+    for found, wanted in zip(model.evidence(matcher, values), matcher.evidence(values), strict=True):
+        assert np.allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_commands_take_a_checkpoint(prototypes_file, checkpoint, clean):
+    where = ("--model", checkpoint, "--offline")
+    row = command("inspect", clean / "01.png", *where, "--prototypes", prototypes_file, "--json")
+    assert row.returncode == 0 and json.loads(row.stdout)["noise"]["kind"], row.stderr
+    bare = command("answer", clean / "01.png", QUESTION, *where, "--no-sms", "--json")
+    assert bare.returncode == 0 and json.loads(bare.stdout)["image"]["noise"] is None
+    assert "no noise prototypes for" in bare.stderr and bare.stderr.count("\n") == 1
+
+
+def test_prototypes_of_another_tower_are_refused(prototypes_file):
+    with pytest.raises(ImcError, match="another encoder"):
+        load_prototypes(prototypes_file, HfMLLM(*tiny("llava", seed=1)).identity)
+
+
+def test_a_loaded_model_is_wrapped(picture):
+    model, processor = tiny("smolvlm")
+    result = IMC.from_pretrained(model, processor=processor, sms=False).answer(picture, QUESTION)
+    assert result.image.noise is None and result.model["id"] == "smolvlm"
+    with pytest.raises(ImcError, match="needs its processor"):
+        IMC.from_pretrained(model)
+    with pytest.raises(ImcError, match="leave device and quant out"):
+        IMC.from_pretrained(model, processor=processor, quant="int4")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"model": "nobody/nothing"}, "cannot load nobody/nothing .*supported families: SmolVLM"),
+        ({"model": "nothing"}, "no model 'nothing'"),
+        ({"quant": "int3"}, "no quantization 'int3'"),
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"device": "cpu", "quant": "int4"}, "int4 needs a CUDA device"),
+        ({"model": "default", "quant": "int4"}, "a bundle is quantized when it is built"),
+        ({"model": "default", "device": "cuda"}, "bundles run on the CPU"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_opened_is_said_in_one_line(checkpoint, options, why):
+    with pytest.raises(ImcError, match=why) as caught:
+        open_mllm(**{"model": checkpoint, "offline": True, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_another_family_and_broken_folders_are_refused(tmp_path, checkpoint):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ImcError, match="'bert' are not supported; supported families"):
+        open_mllm(tmp_path, offline=True)
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    with pytest.raises(ImcError, match="cannot load"):
+        open_mllm(tmp_path, offline=True)
+    # Pickled weights are never read.
+    torch.save(tiny("llava")[0].state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ImcError, match="cannot load"):
+        open_mllm(tmp_path, offline=True)
+
+
+def test_int8_quantizes_the_language_model_alone(checkpoint, picture):
+    if importlib.util.find_spec("torchao") is None:
+        with pytest.raises(ImcError, match="pip install torchao"):
+            open_mllm(checkpoint, offline=True, device="cpu", quant="int8")
+        pytest.skip("torchao is not installed")
+    whole, light = (open_mllm(checkpoint, offline=True, device="cpu", quant=q) for q in ("none", "int8"))
+    seen = whole.perceive(picture)
+    assert light.perceive(picture).tokens.tobytes() == seen.tokens.tobytes() and light.identity == whole.identity
+    apart = (logits(light, seen.tokens) - logits(whole, seen.tokens)).abs().max()
+    assert 0 < apart < 0.3
+    assert light.generate(QUESTION, seen.tokens, 4).logprobs
+
+
+@needs_gpu
+def test_int4_on_cuda(checkpoint, picture):
+    if importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    model = open_mllm(checkpoint, offline=True, device="cuda", quant="int4")
+    assert model.generate(QUESTION, model.perceive(picture).tokens, 4).logprobs
+
+
+@needs_gpu
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cuda_agrees_with_cpu(family, picture):
+    on_cpu = HfMLLM(*tiny(family))
+    seen = on_cpu.perceive(picture)
+    model, processor = tiny(family)
+    on_gpu = HfMLLM(model.cuda(), processor)
+    assert np.abs(on_gpu.perceive(picture).tokens - seen.tokens).max() < 1e-2
+    assert (logits(on_gpu, seen.tokens).cpu() - logits(on_cpu, seen.tokens)).abs().max() < 1e-2
+    assert find(on_gpu.model, FAMILIES[family].tower) is on_gpu.tower

@@ -1,0 +1,130 @@
+"""Random models of every supported family, a few layers each, with processors made here: no download."""
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import (
+    CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.llava.processing_llava import LlavaProcessor
+
+SIZE, PATCH = 48, 8
+LANGUAGE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+}
+LAYERS = ["sliding_attention", "full_attention"]
+VISION = {
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 2,
+    "image_size": SIZE,
+    "patch_size": PATCH,
+}
+SPECIAL = (
+    "<s>",
+    "</s>",
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<end_of_utterance>",
+    "<|im_start|>",
+    "<boi>",
+    "<eoi>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+)
+
+
+def tiny(family: str, seed: int = 0):
+    """(model, processor) of one of "smolvlm", "idefics3", "llava", "gemma3"."""
+    torch.manual_seed(seed)
+    model, processor = {"smolvlm": _idefics, "idefics3": _idefics, "llava": _llava, "gemma3": _gemma}[family](family)
+    # Small random weights give nearly the same logits whatever is seen; these do not.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, weight.shape[-1] ** -0.5)
+            elif "projection" in name:
+                weight.normal_()
+    model.generation_config.eos_token_id = 1
+    return model.eval(), processor
+
+
+def _tokenizer(**named: str) -> PreTrainedTokenizerFast:
+    """Bytes and control tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *letters])}
+    inner = Tokenizer(BPE(vocabulary, []))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    inner.add_special_tokens(list(SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", extra_special_tokens=named
+    )
+
+
+def _idefics(family: str):
+    tokenizer = _tokenizer()
+    longest = {"longest_edge": SIZE}
+    pixels = Idefics3ImageProcessorPil(size=longest, max_image_size=longest)
+    processor = Idefics3Processor(pixels, tokenizer, image_seq_len=(SIZE // PATCH) ** 2 // 4)
+    kinds = {
+        "smolvlm": (SmolVLMConfig, SmolVLMForConditionalGeneration),
+        "idefics3": (Idefics3Config, Idefics3ForConditionalGeneration),
+    }
+    config, model = kinds[family]
+    text = {"model_type": "llama", "vocab_size": len(tokenizer), **LANGUAGE}
+    ids = {"image_token_id": tokenizer.convert_tokens_to_ids("<image>"), "pad_token_id": 1}
+    return model(config(vision_config=VISION, text_config=text, scale_factor=2, **ids)), processor
+
+
+def _llava(_: str):
+    tokenizer = _tokenizer(image_token="<image>")
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
+    processor = LlavaProcessor(
+        pixels, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
+    text = {"model_type": "llama", "vocab_size": len(tokenizer), **LANGUAGE}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION).to_dict(),
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+def _gemma(_: str):
+    tokenizer = _tokenizer(image_token="<image>", boi_token="<boi>", eoi_token="<eoi>")
+    pixels = Gemma3ImageProcessorPil(size={"height": SIZE, "width": SIZE})
+    processor = Gemma3Processor(pixels, tokenizer, image_seq_length=9)
+    config = Gemma3Config(
+        vision_config={"model_type": "siglip_vision_model", **VISION},
+        text_config={"vocab_size": len(tokenizer), "sliding_window": 16, "layer_types": LAYERS, **LANGUAGE},
+        mm_tokens_per_image=9,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        boi_token_index=tokenizer.convert_tokens_to_ids("<boi>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<eoi>"),
+    )
+    return Gemma3ForConditionalGeneration(config), processor
