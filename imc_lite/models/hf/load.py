@@ -38,7 +38,9 @@ def load(
     config = _fetched(AutoConfig, name, offline, source)
     family_of(config.model_type)
     dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    options = source | {"config": config, "dtype": dtype, "use_safetensors": True, "device_map": chosen}
+    options = source | {"config": config, "dtype": dtype, "use_safetensors": True}
+    if chosen == "cuda":
+        options["device_map"] = chosen  # straight onto the device; that needs accelerate, which a CPU can do without
     options |= _quantized(config, chosen, quant)
     model = _fetched(AutoModelForImageTextToText, name, offline, options)
     return HfMLLM(model, _fetched(AutoProcessor, name, offline, source), name=name)
