@@ -20,7 +20,7 @@ from imc_lite.shading import Shading
 
 FORMAT = 3
 # A judgement: beyond this share of the tokens' variance (strong gaussian noise and motion blur) the default model's
-# template answers stay 3 to 5 points below clean ones after calibration (recipes/results/bench/results.json).
+# answers stay 2 to 4 points below clean ones after calibration (recipes/results/bench/results.json).
 GRADABLE_LIMIT = 0.55
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
 TRANSPORT_ARRAYS = ("down", "up", "offset", "shift")
