@@ -149,7 +149,8 @@ def cost(args: argparse.Namespace) -> dict[str, float]:
             damaged = damage(text, "typo", severity, args.seed + i).text
             began = time.perf_counter()
             repair(model, damaged)
-            found[f"repair_s_severity_{severity}"] = round(float(np.median(seconds)), 3)
+            seconds.append(time.perf_counter() - began)
+        found[f"repair_s_severity_{severity}"] = round(float(np.median(seconds)), 3)
     ratios = []
     for text in args.questions[:50]:
         began = time.perf_counter()
