@@ -170,11 +170,20 @@ def fit_transport(x: np.ndarray, y: np.ndarray, rank: int) -> dict[str, np.ndarr
     """Reduced-rank ridge regression of y - x on x, [T, D] each (Mukherjee & Zhu 2011, 10.1002/sam.10138)."""
     x_mean, y_mean = x.mean(0), y.mean(0)
     centred = x - x_mean
-    gram = centred.T @ centred
-    gram_ridged = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
-    weights = np.linalg.solve(gram_ridged, centred.T @ (y - y_mean) - gram)
-    # The fitted values' widest directions are the best subspace of that rank.
-    directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
+    # The fitted values' widest directions are the best subspace of that rank. Few tokens: the same in their own, small
+    # space (the dual form).
+    if len(x) < x.shape[1]:
+        gram = centred @ centred.T
+        ridge = RIDGE * np.trace(gram) / x.shape[1] * np.eye(len(gram), dtype=np.float32)
+        dual = np.linalg.solve(gram + ridge, y - y_mean - centred)
+        weights = centred.T @ dual
+        directions = np.linalg.svd(gram @ dual, full_matrices=False)[2][:rank].T
+        directions = np.pad(directions, ((0, 0), (0, rank - directions.shape[1])))
+    else:
+        gram = centred.T @ centred
+        ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+        weights = np.linalg.solve(gram + ridge, centred.T @ (y - y_mean) - gram)
+        directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
     # Rounded as stored, so that the offset takes away exactly what `down` lets through.
     down = (weights @ directions).astype(np.float16)
     return {

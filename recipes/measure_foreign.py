@@ -50,7 +50,7 @@ def main() -> None:
     hits: dict[str, list[tuple[int, bool, bool]]] = {}
     for i, case in enumerate(tqdm(films, unit="picture")):
         image = load_image(case.path)
-        pairs = [(question, answer) for _, question, answer in asked(case, rng)]
+        pairs = asked(case, rng)
         for kind in ("clean", *IMAGE_KINDS):
             view = image if kind == "clean" else apply(image, kind, 4, args.seed + 200_000 + i)
             seen = imc.see(view)
