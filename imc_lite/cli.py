@@ -19,6 +19,9 @@ from imc_lite.models.select import DEVICES, QUANTS
 
 def main() -> None:
     """Entry point: one line on stderr for whatever goes wrong, never a traceback."""
+    # Before numpy is imported: on shared cores its idle threads spin against the model's, ten times slower than one.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
