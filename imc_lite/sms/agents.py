@@ -36,7 +36,7 @@ PLAIN = "Ask a question about a medical image."
 KEEP_UNKNOWN, KEEP_RARE, KEEP_COMMON = 6.0, 2.0, 0.0  # what it costs to leave a word as it stands
 CHANNEL = 1.5  # weight of the channel's cost beside the model's likelihood
 SURE = 0.8  # posterior a repair needs
-SURE_LOST = 0.9  # and one that adds words
+SURE_LOST = 0.9  # and one that adds words; chosen on the questions of recipes/measure_repair.py themselves
 MOST_WORDS = 12  # words under suspicion; more is no question
 YES_OR_NO = ("Is there", "Is there a", "Are there", "Is this", "Is this an", "Is the", "Are the", "Is")
 MOST_ADDED = 6  # lost words put back; more is another question
@@ -122,7 +122,7 @@ def fill(model: MLLM, words: list[str]) -> tuple[list[str], list[Edit]]:
     if posterior < SURE_LOST:
         return words, []
     edits = [Edit(words[i], " ".join([*more, words[i]]), "drop", round(posterior, 4)) for i, more in added.items()]
-    return _with(words, added).split(" "), edits
+    return filled.split(" "), edits
 
 
 def _added(words: list[str], found: list[str]) -> dict[int, list[str]]:
