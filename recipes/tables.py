@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/measured.md and the model card from the committed result files.
+"""Write the tables and the plot of README.md, docs/ and the model card from the committed result files.
 
 python recipes/tables.py
 """
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from imc_lite.bench import tables as bench
+from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import PICTURE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +216,11 @@ MAKERS = (
 )
 
 
+def plots() -> dict[str, str]:
+    """SVG text by its file's name below the root."""
+    return {"docs/bench.svg": accuracy_plot(bench.load_results(BENCH))}
+
+
 def fill(text: str) -> str:
     """A page's text with the generated parts between `<!-- name -->` and `<!-- /name -->` renewed."""
     for make in MAKERS:
@@ -229,3 +235,5 @@ if __name__ == "__main__":
     for name in PAGES:
         page = ROOT / name
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, svg in plots().items():
+        (ROOT / name).write_text(svg, encoding="utf-8")

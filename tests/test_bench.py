@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from imc_lite.bench.benchmark import quick_cases
 from imc_lite.bench.data import EDITION, Case, edition_facts, load_edition, load_folder
 from imc_lite.bench.judge import judge
 from imc_lite.bench.plan import KINDS, Options, Plan, Question, make_plan
+from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import Report
 from imc_lite.bench.stats import Bootstrap, interval
 from imc_lite.bench.tables import compare, load_results, markdown
@@ -326,6 +328,15 @@ def test_recovered_share_is_what_came_back_of_what_was_lost(counted):
     assert share["share_95ci"][0] < 0.75 < share["share_95ci"][1]
     assert counted["confusion"]["impulse"] == {"clean": 1, "impulse": 9}
     assert "| impulse | 4 | 20 | 60.0" in markdown(counted)
+
+
+def test_the_plot_stands_alone_and_shows_every_condition(counted):
+    drawn = ElementTree.fromstring(accuracy_plot(counted))
+    said = [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"impulse", "typo", "clean 100.0", "+30.0", "+10.0"} <= set(said)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 4
+    right = float(drawn.get("viewBox").split()[2])
+    assert all(0 <= float(c.get("cx")) <= right for c in drawn.iter("{http://www.w3.org/2000/svg}circle"))
 
 
 def test_harm_is_named(counted):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -40,14 +41,17 @@ def test_python_example_runs(default_bundle):
     assert re.fullmatch(r"x-ray 0\.\d+\n", done.stdout)
 
 
-def test_tables_are_made_from_the_committed_results():
+def test_tables_and_plots_are_made_from_the_committed_results():
     sys.path.insert(0, str(ROOT / "recipes"))
-    from tables import PAGES, fill
+    from tables import PAGES, fill, plots
 
     for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
         assert fill(text) == text, f"{name} is stale, run: python recipes/tables.py"
         assert not re.search(r"<!-- (\w+) -->\n<!-- /\1 -->", text), f"{name} has an empty table"
+    for name, svg in plots().items():
+        assert (ROOT / name).read_bytes() == svg.encode(), f"{name} is stale, run: python recipes/tables.py"
+        ElementTree.fromstring(svg)
 
 
 @pytest.mark.parametrize("page", [p.relative_to(ROOT) for p in ROOT.glob("**/*.md") if ".venv" not in p.parts])

@@ -14,6 +14,11 @@ PANEL, HEIGHT, COLUMNS = 250, 190, 4
 LEFT, RIGHT, TOP, BOTTOM = 38, 12, 26, 30
 ROW, LABEL, WIDTH = 34, 150, 560
 SHOWN = (-100.0, 125.0)  # per cent of a loss; longer bars are cut off and carry their number
+CARD, NAMES, LINE = 720, 128, 19  # of the plot that stands alone: width, room for the noise's name, height of a row
+# It is shown as a picture, out of reach of a page's style, on light and dark pages: it brings its own ground.
+CARD_STYLE = """<style>text{font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:#1f2328}
+.title{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}.note{fill:#59636e}.grid{stroke:#e5e7eb}
+.clean{stroke:#1f2328;stroke-dasharray:4 3}</style>"""
 
 
 def severity_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
@@ -107,6 +112,60 @@ def recovered_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
             out.append(f'<text x="{x:.1f}" y="{top + 10}" class="{side}">{100 * value:.0f}</text>')
     legend = _legend([("imc", "IMC"), ("shift", "mean shift, told the noise")], LABEL, bottom + 34)
     return _svg(WIDTH, bottom + 46, [*out, legend], "share of the loss recovered")
+
+
+def accuracy_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
+    """What noise costs and what comes back at a glance: plain and IMC by noise and severity, with 95 % intervals.
+
+    A row a condition, the clean accuracy as a dashed line; a picture of its own, with style and ground. "" where the
+    scope holds no question.
+    """
+    shown = [r for r in results["conditions"] if r["of"] != "none" and scope in r["arms"]["plain"]]
+    if not shown:
+        return ""
+    lowest = min(r["arms"][arm][scope]["95ci"][0] for r in shown for arm in ("plain", "imc"))
+    floor = int(100 * lowest) // 10 * 10
+    ticks = range(floor, 101, 10)
+
+    def at(share: float) -> float:
+        return NAMES + (CARD - NAMES - 70) * (100 * share - floor) / (100 - floor)
+
+    out, y = [], 44
+    for of in ("image", "text"):
+        rows = [r for r in shown if r["of"] == of]
+        if not rows:
+            continue
+        plain = rows[0]["arms"]["plain"][scope]
+        clean, bottom = plain["accuracy"] + plain["loss"], y + 16 + LINE * len(rows)
+        for tick in ticks:
+            x = at(tick / 100)
+            out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + 10}" y2="{bottom}" class="grid"/>')
+        x = at(clean)
+        out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + 5}" y2="{bottom}" class="clean"/>')
+        out.append(f'<text x="{x:.1f}" y="{y}" class="mid note">clean {100 * clean:.1f}</text>')
+        out.append(f'<text x="16" y="{y}" class="title">{of} noise</text>')
+        for i, row in enumerate(rows):
+            middle = y + 15 + LINE * i + LINE // 2
+            if not i or row["noise"] != rows[i - 1]["noise"]:
+                out.append(f'<text x="{NAMES - 26}" y="{middle + 4}" class="end">{escape(name(row["noise"]))}</text>')
+            out.append(f'<text x="{NAMES - 9}" y="{middle + 4}" class="end note">{row["severity"]}</text>')
+            for arm, level in (("plain", middle + 3), ("imc", middle - 3)):
+                cell, colour = row["arms"][arm][scope], COLOURS[arm]
+                low, high = map(at, cell["95ci"])
+                out.append(f'<path d="M{low:.1f} {level}H{high:.1f}" stroke="{colour}" stroke-opacity=".6"/>')
+                out.append(f'<circle cx="{at(cell["accuracy"]):.1f}" cy="{level}" r="3.5" fill="{colour}"/>')
+            gain = 100 * row["arms"]["imc"][scope]["gain"]
+            out.append(f'<text x="{CARD - 16}" y="{middle + 4}" class="end">{gain:+.1f}</text>')
+        y = bottom + 34
+    foot = bottom + 17
+    for tick in ticks:
+        out.append(f'<text x="{at(tick / 100):.1f}" y="{foot}" class="mid note">{tick}</text>')
+    out.append(_legend([("plain", "plain model"), ("imc", "with IMC")], NAMES, 20))
+    out.append(f'<text x="{NAMES + 230}" y="20" class="note">accuracy in %, 95 % intervals</text>')
+    out.append(f'<text x="{CARD - 16}" y="20" class="end note">gain, points</text>')
+    ground = f'<rect x=".5" y=".5" width="{CARD - 1}" height="{foot + 11}" rx="6" fill="#fff" stroke="#d1d9e0"/>'
+    title = "accuracy by noise and severity, plain and with IMC"
+    return _svg(CARD, foot + 12, [CARD_STYLE, ground, *out], title) + "\n"
 
 
 def _legend(items: list[tuple[str, str]], x: int, y: int) -> str:
