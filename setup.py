@@ -26,6 +26,7 @@ EXTRAS = {
     "dicom": DICOM,
     "serve": SERVE,
     "ray": RAY,
+    "lmms-eval": ["lmms-eval>=0.7", "onnxruntime>=1.23"],
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
         "onnxruntime>=1.23",
@@ -90,5 +91,8 @@ setup(
         "gguf>=0.17",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["imc-lite=imc_lite.cli:main"]},
+    entry_points={
+        "console_scripts": ["imc-lite=imc_lite.cli:main"],
+        "lmms_eval.models": ["imc_lite=imc_lite.lmms_eval:MANIFEST"],
+    },
 )
