@@ -70,14 +70,21 @@ def info(folder: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("model")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    help="Of the encoder; int8 is faster, checked while it is made, and needs onnx.",
+)
 @click.option("--offline", is_flag=True, help="Never use the network.")
-def export(model: str, output: Path, offline: bool) -> None:
+def export(model: str, output: Path, precision: str, offline: bool) -> None:
     """Write MODEL, `default` or a bundle, to a folder of its own, for a host without a network.
 
     There it runs with onnxruntime alone; nothing is fetched or built.
 
     \b
     imc-lite export default -o model/
+    imc-lite export default --precision int8 -o model/
     imc-lite answer --model model/ scan.png "Is there a fracture?"
     """
     from imc_lite.bundle.copy import copy_bundle
@@ -85,5 +92,13 @@ def export(model: str, output: Path, offline: bool) -> None:
 
     if model != "default" and not Path(model).is_dir():
         raise ImcError(f"no model {model!r} to export: give `default` or the folder of a bundle")
-    copy_bundle(find_bundle(model, offline=offline), output)
+    folder = find_bundle(model, offline=offline)
+    if precision == "int8":
+        try:
+            from imc_lite.export.quantize import quantize_encoder
+        except ImportError as error:
+            raise ImcError(f"--precision int8 needs onnx and onnxruntime ({error}); install both") from error
+        quantize_encoder(folder, output)
+    else:
+        copy_bundle(folder, output)
     click.echo(output)

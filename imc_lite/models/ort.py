@@ -51,9 +51,15 @@ class OrtMLLM:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """SHA-256 of the encoder's weights and of its preprocessing: what prototypes belong to."""
+        """SHA-256 of the encoder's weights and of its preprocessing: what prototypes belong to.
+
+        An encoder in 8 bits goes by the weights it was made from: `imc_lite.export.quantize` writes it only where
+        it names noise as well.
+        """
         steps = json.dumps(self.config["encoder"], sort_keys=True).encode()
-        return {"encoder": self.bundle.files["encoder.bin"]["sha256"], "preprocessing": sha256(steps).hexdigest()}
+        made_from = self.bundle.manifest.get("encoder", {}).get("of")
+        encoder = made_from or self.bundle.files["encoder.bin"]["sha256"]
+        return {"encoder": encoder, "preprocessing": sha256(steps).hexdigest()}
 
     def prototypes_file(self) -> Path:
         """The bundle's own noise prototypes."""

@@ -1,0 +1,77 @@
+"""The encoder in 8 bits: what it is made of, that it takes the float32 one's place, and when it may not."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from imc_lite import IMC, ImcError, load_image
+from imc_lite.bundle.copy import copy_bundle
+from imc_lite.bundle.store import Bundle
+from imc_lite.models.ort import OrtMLLM
+from imc_lite.noise.image import apply
+
+pytest.importorskip("onnx", reason="an encoder in 8 bits is made with onnx; it comes with imc-lite[export]")
+from imc_lite.export import quantize
+
+FIRST = 8 * (32 + 16)  # statistics of the stem and of block 0; what block 2 gives is rounded on its way out
+
+
+def test_noise_is_read_from_float32_and_the_rest_is_near(default_bundle, default_model, chest, tmp_path):
+    """Few pictures give the ranges here, so the tokens are only near."""
+    copy_bundle(default_bundle, tmp_path / "b")
+    fitted, held = quantize.split(quantize.load_edition())
+    assert len(fitted) == quantize.CALIBRATION and not {c.path for c in fitted} & {c.path for c in held}
+    source, made = default_bundle / "encoder.onnx", tmp_path / "b" / "encoder.onnx"
+    quantize.quantize_graph(source, made, quantize.samples(fitted[:8]), quantize.KEPT, quantize.BITS)
+    assert made.with_suffix(".bin").stat().st_size < 0.3 * source.with_suffix(".bin").stat().st_size
+    facts = {k: v for k, v in default_model.bundle.manifest.items() if k not in ("format", "files")}
+    quantize.write_manifest(tmp_path / "b", facts)
+    image = load_image(chest)
+    a, b = default_model.perceive(image), OrtMLLM(tmp_path / "b").perceive(image)
+    np.testing.assert_allclose(b.stats[:FIRST], a.stats[:FIRST], rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(a.tokens, b.tokens)
+    assert np.sqrt(((a.tokens - b.tokens) ** 2).mean() / (a.tokens**2).mean()) < 0.3
+
+
+def test_an_encoder_that_names_noise_worse_is_not_written(default_bundle, tmp_path, monkeypatch):
+    """Rounded throughout, it takes every picture for unknown."""
+    monkeypatch.setattr(quantize, "KEPT", "")
+    monkeypatch.setattr(quantize, "CALIBRATION", 130)
+    with pytest.raises(ImcError, match="nothing is written"):
+        quantize.quantize_encoder(default_bundle, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_the_known_encoder_is_quantized(default_bundle, tmp_path):
+    with pytest.raises(ImcError, match="only the default model's encoder"):
+        quantize.quantize_graph(
+            default_bundle / "projector.onnx", tmp_path / "p.onnx", [], quantize.KEPT, quantize.BITS
+        )
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_bundle_that_takes_the_prototypes(default_bundle, default_model, chest, tmp_path):
+    folder = tmp_path / "model"
+    command = [sys.executable, "-m", "imc_lite", "export", "default", "--precision", "int8", "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
+    made = Bundle(folder)
+    said = made.manifest["encoder"]
+    assert said["precision"] == "int8" and said["of"] == default_model.bundle.files["encoder.bin"]["sha256"]
+    assert said["named_right"]["int8"] >= said["named_right"]["float32"] - quantize.MOST_LOST
+    assert made.version == f"{default_model.version}-int8" and all(made.file(name) for name in made.files)
+    assert {p.stat().st_mode for p in folder.iterdir()} == {(folder / "manifest.json").stat().st_mode}
+    imc = IMC.from_pretrained(folder)
+    noisy = apply(load_image(chest), "impulse", 4, 0)
+    result = imc.answer(noisy, "What modality is this?")
+    assert (result.answer, result.image.noise.kind) == ("x-ray", "impulse") and result.image.restored
+    assert json.loads((folder / "manifest.json").read_text())["id"] == "default"
+    for source, destination, why in (
+        (folder, tmp_path / "again", "8 bits already"),
+        (default_bundle, folder, "there already"),
+    ):
+        with pytest.raises(ImcError, match=why):
+            quantize.quantize_encoder(source, destination)
