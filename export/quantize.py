@@ -154,6 +154,6 @@ def named(model: OrtMLLM, cases: Sequence[Case], severities: Sequence[int]) -> n
     for i, case in enumerate(cases):
         image = load_image(case.path)
         noisy = (image if kind == "clean" else apply(image, kind, s, SEED + 100_000 + i) for kind, s in views)
-        verdicts = [matcher.match(model.perceive(view).stats).kind for view in noisy]
+        verdicts = [matcher.match(model.perceive(view).stats)[0].kind for view in noisy]
         rows.append([verdict == kind for verdict, (kind, _) in zip(verdicts, views, strict=True)])
     return np.array(rows)

@@ -101,6 +101,7 @@ class Prototypes:
             "kinds": self.matcher.kinds,
             "severities": self.matcher.severities,
             "novelty_limit": self.matcher.novelty_limit,
+            "familiar_limit": self.matcher.familiar_limit,
             "statistics": self.matcher.statistics,
             "remedies": [asdict(r) for r in self.remedies],
             **self.facts,
@@ -138,13 +139,16 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
             if statistics == QUADRANTS or "shading.centre" in set(file.keys()):
                 shading = Shading(**{name: file.get_tensor(f"shading.{name}") for name in SHADING_ARRAYS})
         names = {"kinds": tuple(header.pop("kinds")), "severities": tuple(header.pop("severities"))}
-        limit, remedies = header.pop("novelty_limit"), tuple(Remedy(**r) for r in header.pop("remedies"))
+        limits = {"novelty_limit": header.pop("novelty_limit")}
+        # Files written before maps had a limit of their own: that of the default model's pictures lies above.
+        limits["familiar_limit"] = header.pop("familiar_limit", limits["novelty_limit"])
+        remedies = tuple(Remedy(**r) for r in header.pop("remedies"))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ImcError(f"{path} holds no readable prototypes; {remedy}") from error
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
         if header.get(name) != value:
             raise ImcError(f"the prototypes in {path} belong to another {name}; {remedy}")
     matcher = Matcher(
-        **{n: arrays[n] for n in MATCHER_ARRAYS}, **names, novelty_limit=limit, shading=shading, statistics=statistics
+        **{n: arrays[n] for n in MATCHER_ARRAYS}, **names, **limits, shading=shading, statistics=statistics
     )
     return Prototypes(matcher, remedies, {n: arrays[n] for n in TRANSPORT_ARRAYS}, header)

@@ -69,6 +69,7 @@ class Matcher:
         reconstruct: float32 [R, F]; back from the directions to features.
         kinds: K names; severities: K integers, 0 for clean.
         novelty_limit: above this a picture is unknown.
+        familiar_limit: above this its noise is named, but its tokens are not what the maps were fitted on.
         shading: decides between clean and shaded pictures; None leaves that to the prototypes.
         statistics: how `features` makes F of what the encoder gives.
     """
@@ -82,11 +83,12 @@ class Matcher:
     kinds: tuple[str, ...]
     severities: tuple[int, ...]
     novelty_limit: float
+    familiar_limit: float
     shading: Shading | None = None
     statistics: str = QUADRANTS
 
-    def match(self, stats: np.ndarray, evidence: Evidence | None = None) -> Noise:
-        """Verdict on one picture's statistics, float32 [S].
+    def match(self, stats: np.ndarray, evidence: Evidence | None = None) -> tuple[Noise, bool]:
+        """Verdict on one picture's statistics, float32 [S], and whether it is a familiar kind of picture.
 
         "unknown" when it lies farther from every prototype than clean and noisy pictures of the known kinds do.
         `evidence` is where it is computed, `MLLM.evidence`; here by default.
@@ -95,11 +97,11 @@ class Matcher:
         probabilities, novelty = self.evidence(values) if evidence is None else evidence(self, values)
         return self.verdict(probabilities[0], float(novelty[0]), values)
 
-    def verdict(self, probabilities: np.ndarray, novelty: float, values: np.ndarray) -> Noise:
+    def verdict(self, probabilities: np.ndarray, novelty: float, values: np.ndarray) -> tuple[Noise, bool]:
         """From the probabilities of the prototypes, float [K], the novelty, and the features [1, F]."""
         if not novelty <= self.novelty_limit:
             # The farther beyond the limit, the surer.
-            return Noise("unknown", 0, float(1 - 0.5 * self.novelty_limit / novelty))
+            return Noise("unknown", 0, float(1 - 0.5 * self.novelty_limit / novelty)), False
         by_kind: dict[str, float] = {}
         for kind, probability in zip(self.kinds, probabilities, strict=True):
             by_kind[kind] = by_kind.get(kind, 0.0) + float(probability)
@@ -111,7 +113,7 @@ class Matcher:
             by_kind["bias_field"] = both * shaded
         inside = np.where([k == kind for k in self.kinds], probabilities, 0)
         severity = round(float(inside @ np.array(self.severities) / inside.sum()))
-        return Noise(kind, severity, min(1.0, by_kind[kind]))
+        return Noise(kind, severity, min(1.0, by_kind[kind])), novelty <= self.familiar_limit
 
     def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities [B, K] of the prototypes, novelty [B]."""

@@ -113,8 +113,8 @@ class IMC:
                 "build them: imc-lite prototypes build, then give --prototypes"
             )
         stats = self.model.perceive(load_image(image, window=window, frame=frame)).stats
-        noise = self.prototypes.matcher.match(stats, self.model.evidence)
-        return replace(self._judge(noise), path=_path(image))
+        noise, familiar = self.prototypes.matcher.match(stats, self.model.evidence)
+        return replace(self._judge(noise, familiar), path=_path(image))
 
     def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Seen:
         """The encoder's pass and, on a noisy picture, what makes up for the noise.
@@ -128,23 +128,26 @@ class IMC:
         perceived = time.perf_counter()
         tokens, report = perception.tokens, ImageReport(path=None)
         if self.prototypes is not None:
-            noise = self.prototypes.matcher.match(perception.stats, self.model.evidence)
-            report = self._judge(noise)
+            noise, familiar = self.prototypes.matcher.match(perception.stats, self.model.evidence)
+            report = self._judge(noise, familiar)
             remedy = self.prototypes.remedy(noise.kind, noise.severity)
             if remedy is not None and remedy.restore:
                 tokens = self.model.perceive(restore(pixels, noise.kind, noise.severity)).tokens
                 report = replace(report, restored=True)
-            transport = None if remedy is None else self.prototypes.transport(remedy)
+            transport = self.prototypes.transport(remedy) if remedy is not None and familiar else None
             if transport is not None:
                 tokens = self.model.calibrate(tokens, transport)
                 report = replace(report, calibrated=True)
         return Seen(tokens, report, perceived - began, time.perf_counter() - perceived)
 
-    def _judge(self, noise: Noise) -> ImageReport:
+    def _judge(self, noise: Noise, familiar: bool) -> ImageReport:
         assert self.prototypes is not None
         remedy = self.prototypes.remedy(noise.kind, noise.severity)
         if noise.kind == "unknown":
             reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
+            return ImageReport(None, noise, None, reason)
+        if remedy is not None and not familiar:
+            reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
             return ImageReport(None, noise, None, reason)
         if remedy is None or remedy.gradable:
             return ImageReport(None, noise, True)

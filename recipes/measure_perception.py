@@ -63,7 +63,7 @@ def main() -> None:
         image = load_image(case.path)
         for kind, severity in views:
             noisy = image if kind == "clean" else apply(image, kind, severity, args.seed + 100_000 + i)
-            noise = imc.prototypes.matcher.match(model.perceive(noisy).stats)
+            noise, _ = imc.prototypes.matcher.match(model.perceive(noisy).stats)
             named.setdefault(f"{kind} {severity}", Counter())[noise.kind] += 1
             if kind in (*IMAGE_KINDS, "clean") and severity != 1:
                 rows.append((i, kind, noise.kind == kind, noise.probability, abs(noise.severity - severity) <= 1))

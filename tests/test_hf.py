@@ -214,7 +214,8 @@ def test_prototypes_to_answer(prototypes_file, checkpoint, clean):
     for kind, calibrated in (("clean", False), (remedies[0].kind, True)):
         named = zip(matcher.kinds, matcher.severities, strict=True)
         where = np.array([point == (kind, remedies[0].severity * calibrated) for point in named])
-        sure = replace(matcher, bias=np.where(where, 1e6, 0).astype(np.float32), novelty_limit=np.inf)
+        bias = np.where(where, 1e6, 0).astype(np.float32)
+        sure = replace(matcher, bias=bias, novelty_limit=np.inf, familiar_limit=np.inf)
         forced = IMC(imc.model, replace(imc.prototypes, matcher=sure), sms=False)
         found = forced.see(pixels)
         assert found.report.noise.kind == kind and found.report.calibrated is calibrated

@@ -59,6 +59,26 @@ def test_a_strange_picture_is_left_alone(imc):
     assert seen.tokens.tobytes() == imc.model.perceive(stripes).tokens.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "impulse", "motion_blur"])
+def test_maps_stay_away_from_unfamiliar_pictures(imc, kind):
+    noisy = apply(load_image(IMAGES[0]), kind, 4, seed=3)
+    matcher = replace(imc.prototypes.matcher, familiar_limit=0.0)
+    seen = IMC(imc.model, replace(imc.prototypes, matcher=matcher)).see(noisy)
+    report = seen.report
+    remedy = imc.prototypes.remedy(report.noise.kind, report.noise.severity)
+    assert report.noise.kind == kind and not report.calibrated and report.restored is remedy.restore
+    assert report.gradable is None and "do not know" in report.reason
+    pixels = restore(noisy, kind, report.noise.severity) if remedy.restore else noisy
+    assert seen.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
+
+
+def test_limits_are_kept_in_the_file(imc, tmp_path):
+    matcher = replace(imc.prototypes.matcher, novelty_limit=4.0, familiar_limit=3.0)
+    replace(imc.prototypes, matcher=matcher).save(tmp_path / "p.safetensors")
+    again = load_prototypes(tmp_path / "p.safetensors", imc.model.identity).matcher
+    assert (again.novelty_limit, again.familiar_limit) == (4.0, 3.0)
+
+
 def test_what_is_lost_is_said(imc):
     report = imc.inspect(apply(load_image(IMAGES[0]), "gaussian", 5, seed=0))
     assert report.gradable is False and "gaussian of severity" in report.reason
