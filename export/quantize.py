@@ -59,7 +59,8 @@ def quantize_encoder(source: Path, destination: Path) -> Bundle:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=destination.parent) as scratch:
             work = Path(scratch) / "bundle"
             copy_bundle(source, work)
-            quantize_graph(bundle.file("encoder.onnx"), work / "encoder.onnx", samples(fitted), KEPT, BITS)
+            # From the copy: onnx refuses weights that have several names, as a deduplicated disk gives them.
+            quantize_graph(work / "encoder.onnx", work / "encoder.onnx", samples(fitted), KEPT, BITS)
             facts = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
             encoder = {"precision": "int8", "of": bundle.files["encoder.bin"]["sha256"]}
             facts["version"] = f"{bundle.version}-int8"
@@ -83,7 +84,7 @@ def quantize_graph(source: Path, destination: Path, pixels: Iterable[np.ndarray]
 
     Args:
         source: an encoder as `imc_lite.export.graphs.encoder` writes it, with its weights.
-        destination: its weights go into a file of the same name, ending in .bin.
+        destination: its weights go into a file of the same name, ending in .bin; it may be the source.
         pixels: float32 [1, 3, 320, 320] each; the ranges of the activations are taken from them.
         kept: the last part that stays float32, "blocks.2." for one.
         bits: of the weights, 7 or 8.

@@ -20,12 +20,9 @@ from imc_lite.errors import ImcError
 
 @pytest.fixture
 def copy(default_bundle, tmp_path):
-    """A bundle that a test may break; big files are linked, not copied."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    for path in default_bundle.iterdir():
-        os.link(path, folder / path.name) if path.suffix == ".bin" else shutil.copy(path, folder)
-    return folder
+    """A bundle that a test may break."""
+    yield shutil.copytree(default_bundle, tmp_path / "bundle")
+    shutil.rmtree(tmp_path / "bundle")  # pytest would keep 160 MB a test
 
 
 @pytest.fixture(scope="session")
