@@ -60,6 +60,7 @@ def serve(
     from imc_lite.server.settings import Settings, read_key
 
     settings = Settings(
+        host=host,
         api_key=read_key(api_key_file),
         allow_hosts=tuple(h.lower() for h in allow_host),
         queue=queue,
@@ -69,4 +70,4 @@ def serve(
         max_new_tokens=max_tokens,
     )
     bundle = find_bundle(model, offline=offline)
-    run(lambda: IMC.from_pretrained(bundle, threads=threads, prototypes=prototypes), settings, host, port, workers)
+    run(lambda: IMC.from_pretrained(bundle, threads=threads, prototypes=prototypes), settings, port, workers)

@@ -333,6 +333,18 @@ def test_the_key(strict):
         openai.OpenAI(base_url=f"{strict.url}/v1", api_key="wrong").models.list()
 
 
+def test_pages_of_other_names_are_turned_away(server, strict):
+    """What a browser sends after DNS rebinding; with a key the key keeps strangers out."""
+    port = urlsplit(server.url).port
+    for name in ("evil.example", f"evil.example:{port}", "localhost.evil.example", "192.168.0.7", "[2001:db8::1]:80"):
+        for path, body in (("/", None), ("/v1/repair", {"question": "Is it?"})):
+            status, _, reply = server.send(path, body, {"Host": name})
+            assert status == 421 and reply["error"]["code"] == "wrong_host"
+    for name in ("localhost", f"LOCALHOST:{port}", "127.0.0.1", f"[::1]:{port}"):
+        assert server.send("/healthz", None, {"Host": name})[0] == 200
+    assert strict.send("/healthz", None, {"Host": "clinic.example"})[0] == 200
+
+
 def test_over_the_queue_and_over_the_time(strict, picture):
     """One works, two wait, the others are told when to come again; whoever waits too long hears so."""
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -43,7 +43,8 @@ def create_app(pool: Pool, settings: Settings, log: Callable[[str], object]) -> 
     """
     metrics = Metrics(pool)
     began = int(time.time())
-    app = FastAPI(title="imc-lite", version=__version__, docs_url=None, redoc_url=None)
+    stranger: dict[int | str, dict[str, Any]] = {421: {"model": schema.Error, "description": "not this machine's name"}}
+    app = FastAPI(title="imc-lite", version=__version__, docs_url=None, redoc_url=None, responses=stranger)
     replies: dict[int | str, dict[str, Any]] = {
         c: {"model": schema.Error, "description": d} for c, d in FAILURES.items()
     }

@@ -12,7 +12,7 @@ from typing import Any
 from imc_lite.server.errors import ApiError, busy, internal
 from imc_lite.server.metrics import Metrics
 from imc_lite.server.pool import Pool
-from imc_lite.server.settings import Settings
+from imc_lite.server.settings import Settings, is_loopback
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -71,6 +71,8 @@ class Guard:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Whether the client stayed to the end."""
+        if self.settings.local:
+            _check_host(scope)
         works = scope["path"].startswith("/v1/")
         if works:
             self._check_key(scope)
@@ -163,6 +165,19 @@ class Guard:
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         self.log(f"{scope['method'] if len(scope['method']) < 8 else 'other'} {route} {status} {1000 * seconds:.0f} ms")
+
+
+def _check_host(scope: Scope) -> None:
+    """Turn away a page whose name was led to this machine (DNS rebinding): its browser still sends that name."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if host and not is_loopback(name):
+        raise ApiError(
+            421,
+            "without an API key only this machine is answered, by the name localhost or a loopback address; set a key, "
+            "or let the proxy send such a Host",
+            code="wrong_host",
+        )
 
 
 def _route(scope: Scope) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -18,18 +17,17 @@ from imc_lite.errors import ImcError
 from imc_lite.pipeline import IMC
 from imc_lite.server.app import create_app
 from imc_lite.server.pool import Pool
-from imc_lite.server.settings import Settings
+from imc_lite.server.settings import Settings, is_loopback
 
 BACKLOG = 1024
 
 
-def serve(open_model: Callable[[], IMC], settings: Settings, host: str, port: int, workers: int) -> None:
+def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers: int) -> None:
     """Serve until SIGTERM or SIGINT; then no more connections are taken and those that run are finished.
 
     Args:
         open_model: called once for each worker.
-        settings: limits and access.
-        host: address or name to listen on.
+        settings: where to listen, limits and access.
         port: 0 takes a free one; it is named on stderr.
         workers: models, each with a thread of its own.
 
@@ -39,6 +37,7 @@ def serve(open_model: Callable[[], IMC], settings: Settings, host: str, port: in
     # Requests overlap, so warnings are not switched off and on around each picture but for good.
     warnings.simplefilter("ignore")
     say = _logger()
+    host = settings.host
     listening = _listen(host, port)
     # Before uvicorn runs this ends the process; afterwards uvicorn raises the signal again when all is finished.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -47,7 +46,7 @@ def serve(open_model: Callable[[], IMC], settings: Settings, host: str, port: in
         pool.start()
         shown = f"[{host}]" if ":" in host else host
         say(f"serving on http://{shown}:{listening.getsockname()[1]} with {workers} worker(s)")
-        if settings.api_key is None and not _is_loopback(host):
+        if settings.api_key is None and not is_loopback(host):
             say("anybody who reaches this address may ask; set IMC_LITE_API_KEY or --api-key-file")
         config = uvicorn.Config(
             create_app(pool, settings, say),
@@ -89,10 +88,3 @@ def _listen(host: str, port: int) -> socket.socket:
         why = getattr(error, "strerror", None) or "no such host"
         raise ImcError(f"cannot listen on {host}:{port} ({why}); choose another --host or --port") from error
     return listening
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

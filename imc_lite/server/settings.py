@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ KEY_VARIABLE = "IMC_LITE_API_KEY"
 class Settings:
     """What a server allows.
 
+    host: address or name to listen on.
     api_key: clients must send it as a bearer token; None lets everybody in.
     allow_hosts: lower-case `HOST` or `HOST:PORT` that pictures may be fetched from.
     queue: requests that may wait for a worker.
@@ -24,6 +26,7 @@ class Settings:
     max_new_tokens: of an answer.
     """
 
+    host: str = "127.0.0.1"
     api_key: str | None = None
     allow_hosts: tuple[str, ...] = ()
     queue: int = 64
@@ -33,9 +36,22 @@ class Settings:
     max_new_tokens: int = 64
 
     @property
+    def local(self) -> bool:
+        """Whether nothing but its address keeps strangers out."""
+        return self.api_key is None and is_loopback(self.host)
+
+    @property
     def max_held(self) -> int:
         """Bytes of all request bodies together; a full queue of the largest ones would fill the memory."""
         return 8 * self.max_body
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name, without a port, is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_key(file: Path | None) -> str | None:
