@@ -24,7 +24,7 @@ from imc_lite.models.base import MLLM
 from imc_lite.results import Edit, QuestionReport
 from imc_lite.sms import guard
 from imc_lite.sms.lexicon import Lexicon, default_lexicon
-from imc_lite.sms.proposers import LONG_FORM, Candidate, propose
+from imc_lite.sms.proposers import LONG_FORM, SECOND, Candidate, propose
 
 ASSESS = "Is this question damaged? {}"
 REPAIR = "Repair this question: {}"
@@ -209,7 +209,9 @@ def _scores(model: MLLM, question: str, readings: list[str]) -> list[list[float]
 
 def _permitted(source: str, target: Candidate, found: Sequence[Candidate], known: bool) -> bool:
     if target.reason == "shorthand":  # the table gives each short form one reading
-        return True
+        return target.text == LONG_FORM[source]
+    if len(source) <= 2 and target.text not in guard.LITTLE:  # "ph" is sooner an abbreviation than a damaged "mph"
+        return False
     rivals = [c.text for c in found if c.cost <= target.cost + 1]
     return guard.allowed(source, target.text, rivals, known)
 
@@ -230,6 +232,8 @@ def _strange(words: list[Word], at: int, lexicon: Lexicon) -> bool:
     beside_slash = "/" in word.tail or (at > 0 and words[at - 1].tail.endswith("/"))
     if beside_slash and len(core) <= 2:  # "r/o", "s/p": half an abbreviation is no word
         return False
+    if core in SECOND and at == 0 and len(words) > 1 and words[1].core.lower() not in guard.LITTLE:
+        return False  # "r the lungs clear?" asks "are", "r lung clear?" may mean the right one
     if core in LONG_FORM and word.core == core:
         return True
     if lexicon.common(core) or not any(c.isalpha() for c in core) or len(core) == 1 or guard.protected(core):

@@ -15,6 +15,8 @@ from imc_lite.sms.lexicon import Lexicon
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MOST = 8  # candidates a word; the ninth was never right
 LONG_FORM = {short: long for long, shorts in SHORTHAND.items() for short in shorts}
+# What charts also mean by it. Never taken for certain, it only keeps the long form from being so: a lost side hurts.
+SECOND = {"r": "right"}
 _UNREAD = sorted(
     {(seen.lower(), meant.lower()) for meant, shapes in OCR_PAIRS.items() for seen in shapes}, key=lambda p: -len(p[0])
 )
@@ -42,7 +44,9 @@ def propose(word: str, lexicon: Lexicon) -> list[Candidate]:
                 found[text] = Candidate(text, cost, reason)
 
     if word in LONG_FORM:
-        found[LONG_FORM[word]] = Candidate(LONG_FORM[word], SHORT, "shorthand")
+        for text in (LONG_FORM[word], SECOND.get(word)):
+            if text is not None:
+                found[text] = Candidate(text, SHORT, "shorthand")
         if len(word) <= 2:  # "pt" is the chart's far more often than "put" without its vowel
             return list(found.values())
     once = _slips(word)
