@@ -186,7 +186,7 @@ def _settle(
         posterior = _softmax([a - b for a, b in zip(likelihood, costs, strict=True)])
         best = int(np.argmax(posterior))
         words[i].core = original[i]
-        if best and posterior[best] >= SURE and _permitted(source, found[best - 1], found, source in lexicon):
+        if best and posterior[best] >= SURE and _permitted(source, found[best - 1], found, lexicon):
             words[i].core = texts[best]
             edits.append((i, Edit(original[i], texts[best], found[best - 1].reason, round(posterior[best], 4))))
     return edits
@@ -207,13 +207,13 @@ def _scores(model: MLLM, question: str, readings: list[str]) -> list[list[float]
     return [[float(logprobs.sum()) for logprobs in model.score(prompt, readings)] for prompt in prompts]
 
 
-def _permitted(source: str, target: Candidate, found: Sequence[Candidate], known: bool) -> bool:
+def _permitted(source: str, target: Candidate, found: Sequence[Candidate], lexicon: Lexicon) -> bool:
     if target.reason == "shorthand":  # the table gives each short form one reading
         return target.text == LONG_FORM[source]
-    if len(source) <= 2 and target.text not in guard.LITTLE:  # "ph" is sooner an abbreviation than a damaged "mph"
+    if len(source) <= 2 and target.text not in lexicon.domain:  # "ph" is sooner an abbreviation than a damaged "mph"
         return False
     rivals = [c.text for c in found if c.cost <= target.cost + 1]
-    return guard.allowed(source, target.text, rivals, known)
+    return guard.allowed(source, target.text, rivals, source in lexicon)
 
 
 def _suspects(model: MLLM, words: list[Word]) -> list[int]:
@@ -232,13 +232,17 @@ def _strange(words: list[Word], at: int, lexicon: Lexicon) -> bool:
     beside_slash = "/" in word.tail or (at > 0 and words[at - 1].tail.endswith("/"))
     if beside_slash and len(core) <= 2:  # "r/o", "s/p": half an abbreviation is no word
         return False
-    if core in SECOND and at == 0 and len(words) > 1 and words[1].core.lower() not in guard.LITTLE:
+    if core in SECOND and at == 0 and len(words) > 1 and not _begins_a_subject(words[1].core.lower()):
         return False  # "r the lungs clear?" asks "are", "r lung clear?" may mean the right one
     if core in LONG_FORM and word.core == core:
         return True
     if lexicon.common(core) or not any(c.isalpha() for c in core) or len(core) == 1 or guard.protected(core):
         return False
     return not (word.core.isupper() and core.isalpha())
+
+
+def _begins_a_subject(word: str) -> bool:
+    return LONG_FORM.get(word, word) in guard.LITTLE | {"any", "all", "both", "you"}
 
 
 def _split(question: str) -> tuple[list[Word], list[int]]:
