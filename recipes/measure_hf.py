@@ -17,6 +17,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,8 @@ def measure(model: HfMLLM, image: np.ndarray, device: str, seed: int) -> dict[st
     seen = model.perceive(image)
     values = features(seen.stats, model.statistics)[None]
     rng = np.random.default_rng(seed)
-    matcher = fit(values + rng.normal(0, 0.1, (16, len(CONDITIONS), values.shape[1])), seed, 1)
+    near = values + rng.normal(0, 0.1, (16, len(CONDITIONS), values.shape[1]))
+    matcher = replace(fit(near, seed, 1), statistics=model.statistics)
     width = seen.tokens.shape[1]
     sizes = {"down": (width, RANK), "up": (RANK, width), "offset": RANK, "shift": width}
     fitted = Transport(**{name: rng.normal(0, 1e-3, size).astype(np.float32) for name, size in sizes.items()})

@@ -16,7 +16,7 @@ from imc_lite.bench.report import PICTURE
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 BENCH = RESULTS / "bench" / "results.json"
-PAGES = ("README.md", "docs/measured.md", "docs/ray.md", "docs/serve.md", "recipes/MODEL_CARD.md")
+PAGES = ("README.md", "docs/measured.md", "docs/models.md", "docs/ray.md", "docs/serve.md", "recipes/MODEL_CARD.md")
 
 
 def read(name: str) -> dict:
@@ -199,6 +199,15 @@ def encoder() -> str:
     )
 
 
+def hf() -> str:
+    found = read("hf")
+    spent = found["milliseconds"]
+    lines = ["| part of an answer | ms |", "|---|---|", *(f"| {name} | {ms} |" for name, ms in spent.items())]
+    share = 100 * found["share of PDC"]
+    said = f"{found['device']}, language model {found['language model']}: matching and calibrating take {share:.2f} % of "
+    return "\n".join([*lines, "", f"{said}the time, {found['peak memory, MiB']:,} MiB at the peak."])
+
+
 def server() -> str:
     found = read("server")
     cost, loaded, memory, over = (found[k] for k in ("overhead", "at_once", "memory", "over_the_queue"))
@@ -245,7 +254,7 @@ def archive() -> str:
 
 
 MAKERS = (
-    *(answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime, encoder),
+    *(answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime, encoder, hf),
     *(server, archive),
 )
 

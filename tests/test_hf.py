@@ -23,6 +23,7 @@ from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.prompt import image_token  # noqa: E402
 from imc_lite.models.select import open_mllm  # noqa: E402
 from imc_lite.perception import features  # noqa: E402
+from imc_lite.prototypes import build_prototypes, find_images  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTION = "Is the heart enlarged?"
@@ -75,9 +76,10 @@ def test_statistics_are_those_of_the_specification(mllm, picture):
     from imc_lite.kernels import reference
 
     with torch.inference_mode():
-        given = {k: v for k, v in mllm._inputs("", picture).items() if k.startswith("pixel")}
+        given = {k: v for k, v in mllm._inputs("", picture).items() if k.startswith(("pixel", "image_"))}
         hidden = mllm.model.get_image_features(**given, output_hidden_states=True, return_dict=True).hidden_states
-    wanted = reference.pool(torch.stack([hidden[i] for i in (0, 1, 2, 3)], 1))[0].numpy()
+    whole = [h if h.dim() == 3 else h[None] for h in hidden]
+    wanted = reference.pool(torch.stack([whole[i] for i in (0, 1, 2, 3)], 1))[0].numpy()
     stats = mllm.perceive(picture).stats.astype(np.float64)
     assert np.abs(np.sign(stats) * np.log1p(np.abs(stats)) - wanted).max() < 1e-5
 
@@ -86,7 +88,8 @@ def test_a_call_leaves_the_model_as_it_was(mllm, picture):
     before = plain_logits(mllm, picture)
     mllm.generate(QUESTION, mllm.perceive(picture).tokens, 3)
     assert torch.equal(plain_logits(mllm, picture), before)
-    assert "forward" not in vars(mllm.tower) and not mllm.projector._forward_pre_hooks
+    assert not any("forward" in vars(block) for block in mllm.blocks)
+    assert not any(projector._forward_pre_hooks for projector in mllm.projectors)
 
 
 @torch.inference_mode()
@@ -110,8 +113,8 @@ def test_scores_are_the_probabilities_of_whole_sequences(mllm, picture, seen):
         row = torch.tensor([ids], dtype=torch.long)
         whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], row], 1)}
         whole["attention_mask"] = torch.ones_like(whole["input_ids"])
-        if "token_type_ids" in inputs:
-            whole["token_type_ids"] = torch.cat([inputs["token_type_ids"], torch.zeros_like(row)], 1)
+        for kind in {"token_type_ids", "mm_token_type_ids"} & set(inputs):
+            whole[kind] = torch.cat([inputs[kind], torch.zeros_like(row)], 1)
         rows = mllm.model(**whole).logits[0, inputs["input_ids"].shape[1] - 1 :].log_softmax(-1)
         wanted = [float(rows[i, token]) for i, token in enumerate([*ids, 1])]
         assert np.allclose(logprobs, wanted, atol=1e-4)
@@ -225,6 +228,19 @@ def test_prototypes_to_answer(prototypes_file, checkpoint, clean):
     assert set(result.versions) == {"imc_lite", "torch", "transformers"} and result.model["id"] == str(checkpoint)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava_next", "qwen3_vl"])
+def test_prototypes_of_several_views_and_projectors(family, clean):
+    model = HfMLLM(*tiny(family))
+    prototypes = build_prototypes(model, find_images(clean))
+    pixels = load_image(clean / "00.png")
+    tokens = model.perceive(pixels).tokens
+    remedy = next(r for r in prototypes.remedies if r.transport is not None)
+    moved = model.calibrate(tokens, prototypes.transport(remedy))
+    assert moved.shape == tokens.shape and np.abs(moved - tokens).max(0).min() > 0
+    assert IMC(model, prototypes, sms=False).answer(pixels, QUESTION).image.noise is not None
+
+
 def test_the_kernels_find_what_numpy_finds(prototypes_file, checkpoint, picture):
     model = open_mllm(checkpoint, offline=True)
     matcher = load_prototypes(prototypes_file, model.identity).matcher
@@ -257,6 +273,29 @@ def test_a_loaded_model_is_wrapped(picture):
         IMC.from_pretrained(model, processor=processor, quant="int4")
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwens_processor_does_what_transformers_does(family, picture, tmp_path):
+    import transformers
+
+    names = {"qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
+
+    class Whole(getattr(transformers, names[family])):
+        """Theirs, on machines that cannot load its video half."""
+
+        def check_argument_for_proper_class(self, name, value):
+            return None if name == "video_processor" else super().check_argument_for_proper_class(name, value)
+
+    model, processor = tiny(family)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    opened = open_mllm(tmp_path, offline=True)
+    ours = opened._inputs(QUESTION, picture)
+    opened.processor = Whole(processor.image_processor, processor.tokenizer)
+    theirs = opened._inputs(QUESTION, picture)
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert opened.generate(QUESTION, opened.perceive(picture).tokens, 2).logprobs
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -287,6 +326,22 @@ def test_another_family_and_broken_folders_are_refused(tmp_path, checkpoint):
     torch.save(tiny("llava")[0].state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ImcError, match="cannot load"):
         open_mllm(tmp_path, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "package"),
+    [("gptq", "optimum"), ("awq", "gptqmodel"), ("bitsandbytes", "bitsandbytes"), ("torchao", "torchao")],
+)
+def test_a_quantized_checkpoint_names_the_package_it_needs(checkpoint, tmp_path, method, package):
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ImcError, match=f"quantized by {method} needs {package}, .*pip install {package}$"):
+        open_mllm(tmp_path, offline=True)
+    with pytest.raises(ImcError, match="quantized already; leave --quant out"):
+        open_mllm(tmp_path, offline=True, quant="int8")
 
 
 def test_int8_quantizes_the_language_model_alone(checkpoint, picture):

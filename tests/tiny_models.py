@@ -11,7 +11,13 @@ from transformers import (
     Idefics3ForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
 )
@@ -21,6 +27,11 @@ from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from imc_lite.models.hf.qwen import QwenProcessor
 
 SIZE, PATCH = 48, 8
 LANGUAGE = {
@@ -53,13 +64,19 @@ SPECIAL = (
     "<eoi>",
     "<start_of_turn>",
     "<end_of_turn>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|im_end|>",
 )
 
 
 def tiny(family: str, seed: int = 0):
-    """(model, processor) of one of "smolvlm", "idefics3", "llava", "gemma3"."""
+    """(model, processor) of one of `imc_lite.models.hf.families.FAMILIES`."""
     torch.manual_seed(seed)
-    model, processor = {"smolvlm": _idefics, "idefics3": _idefics, "llava": _llava, "gemma3": _gemma}[family](family)
+    makers = {"smolvlm": _idefics, "idefics3": _idefics, "llava": _llava, "llava_next": _llava, "gemma3": _gemma}
+    model, processor = makers.get(family, _qwen)(family)
     # Small random weights give nearly the same logits whatever is seen; these do not.
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -98,21 +115,54 @@ def _idefics(family: str):
     return model(config(vision_config=VISION, text_config=text, scale_factor=2, **ids)), processor
 
 
-def _llava(_: str):
+def _llava(family: str):
     tokenizer = _tokenizer(image_token="<image>")
-    pixels = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
-    processor = LlavaProcessor(
-        pixels, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
-    )
+    sizes = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
     text = {"model_type": "llama", "vocab_size": len(tokenizer), **LANGUAGE}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**VISION).to_dict(),
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-    )
-    return LlavaForConditionalGeneration(config), processor
+    shared = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    parts = {
+        "vision_config": CLIPVisionConfig(**VISION).to_dict(),
+        "text_config": text,
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+    if family == "llava":
+        processor = LlavaProcessor(CLIPImageProcessorPil(**sizes), tokenizer, **shared)
+        return LlavaForConditionalGeneration(LlavaConfig(**parts)), processor
+    grids = [[SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]]
+    pixels = LlavaNextImageProcessorPil(image_grid_pinpoints=grids, **sizes)
+    config = LlavaNextConfig(image_grid_pinpoints=grids, **parts)
+    return LlavaNextForConditionalGeneration(config), LlavaNextProcessor(pixels, tokenizer, **shared)
+
+
+def _qwen(family: str):
+    tokenizer = _tokenizer(image_token="<|image_pad|>", video_token="<|video_pad|>")
+    side = {"shortest_edge": 4 * SIZE * SIZE, "longest_edge": 4 * SIZE * SIZE}
+    pixels = Qwen2VLImageProcessorPil(patch_size=PATCH, size=side)
+    ids = {f"{n}_token_id": tokenizer.convert_tokens_to_ids(f"<|{n}_pad|>") for n in ("image", "video")}
+    ids |= {f"vision_{n}_token_id": tokenizer.convert_tokens_to_ids(f"<|vision_{n}|>") for n in ("start", "end")}
+    vision = {
+        "depth": 6,
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "patch_size": PATCH,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": LANGUAGE["hidden_size"],
+    }
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+    text = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "rope_parameters": rope, **LANGUAGE}
+    text["num_hidden_layers"] = 3  # Qwen3-VL's deepstack takes two, and one more follows
+    processor = QwenProcessor(pixels, tokenizer)
+    if family == "qwen2_5_vl":
+        vision |= {"window_size": 4 * PATCH, "fullatt_block_indexes": [2, 5]}
+        config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **ids)
+        return Qwen2_5_VLForConditionalGeneration(config), processor
+    vision |= {"num_position_embeddings": 144, "deepstack_visual_indexes": [1, 3]}
+    config = Qwen3VLConfig(vision_config=vision, text_config=text, **ids)
+    return Qwen3VLForConditionalGeneration(config), processor
 
 
 def _gemma(_: str):

@@ -13,6 +13,16 @@ from transformers.utils import logging
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.families import FAMILIES, family_of, supported
 from imc_lite.models.hf.model import HfMLLM
+from imc_lite.models.hf.qwen import QwenProcessor
+
+# What checkpoints that are quantized already are read with.
+PACKAGES = {
+    "gptq": ("optimum", "gptqmodel"),
+    "awq": ("gptqmodel",),
+    "bitsandbytes": ("bitsandbytes", "accelerate"),
+    "torchao": ("torchao",),
+}
+NO_QUANT = ", or --quant none"
 
 
 def load(
@@ -43,7 +53,8 @@ def load(
         options["device_map"] = chosen  # straight onto the device; that needs accelerate, which a CPU can do without
     options |= _quantized(config, chosen, quant)
     model = _fetched(AutoModelForImageTextToText, name, offline, options)
-    return HfMLLM(model, _fetched(AutoProcessor, name, offline, source), name=name)
+    kind = QwenProcessor if config.model_type.startswith("qwen") else AutoProcessor
+    return HfMLLM(model, _fetched(kind, name, offline, source), name=name)
 
 
 def wrap(model: Any, processor: Any) -> HfMLLM:
@@ -68,25 +79,28 @@ def pick_device(device: str) -> str:
 
 def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
     """Options of from_pretrained that quantize the language model and nothing else."""
-    if getattr(config, "quantization_config", None) is not None:
+    if (found := getattr(config, "quantization_config", None)) is not None:
         if quant != "auto":
             raise ImcError("this checkpoint is quantized already; leave --quant out")
+        method = str((found if isinstance(found, dict) else found.to_dict()).get("quant_method"))
+        for package in PACKAGES.get(method, ()):
+            _need(package, f"a checkpoint quantized by {method}")
         return {}
     if quant == "none" or (quant == "auto" and device == "cpu"):
         return {}
     family = FAMILIES[config.model_type]
-    spared = [family.tower, family.projector, "lm_head"]
+    spared = [family.tower, *family.projectors, "lm_head"]
     if quant == "int8":
         if device != "cpu":
             raise ImcError("int8 runs on the CPU; on CUDA choose --quant int4 or none")
-        _need("torchao", "int8")
+        _need("torchao", "int8", NO_QUANT)
         from torchao.quantization import Int8WeightOnlyConfig
         from transformers import TorchAoConfig
 
         return {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=spared)}
     if device != "cuda":
         raise ImcError("int4 needs a CUDA device; on the CPU choose --quant int8 or none")
-    _need("bitsandbytes", "int4")
+    _need("bitsandbytes", "int4", NO_QUANT)
     from transformers import BitsAndBytesConfig
 
     # NF4 with double quantization: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314.
@@ -100,9 +114,9 @@ def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
     return {"quantization_config": four}
 
 
-def _need(package: str, quant: str) -> None:
+def _need(package: str, what: str, otherwise: str = "") -> None:
     if importlib.util.find_spec(package) is None:
-        raise ImcError(f"{quant} needs {package}, which is not installed; pip install {package}, or --quant none")
+        raise ImcError(f"{what} needs {package}, which is not installed; pip install {package}{otherwise}")
 
 
 def _fetched(kind: Any, name: str, offline: bool, options: dict[str, Any]) -> Any:

@@ -7,20 +7,20 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from PIL import Image, ImageOps
+from torch import nn
 
 from imc_lite.errors import ImcError
 from imc_lite.kernels import ops
 from imc_lite.kernels.banks import CalibrationBank, MatchBank
 from imc_lite.models.base import Generation, Perception
-from imc_lite.models.hf.families import early_blocks, family_of, find
+from imc_lite.models.hf.families import blocks_of, early_blocks, family_of, find
 from imc_lite.models.hf.prompt import defuse, render
 
 if TYPE_CHECKING:
@@ -55,11 +55,15 @@ class HfMLLM:
         self.model, self.processor = model.eval(), processor
         self.family = family_of(model.config.model_type)
         self.id = name or model.config.name_or_path or model.config.model_type
-        self.tower, self.projector = (find(model, path) for path in (self.family.tower, self.family.projector))
-        if self.tower is None or self.projector is None:
+        self.tower = find(model, self.family.tower)
+        found = [find(model, path) for path in self.family.projectors]
+        if self.tower is None or None in found:
             raise ImcError(f"{type(model).__name__} has no {self.family.tower}; load it for image-text-to-text")
-        self.early = early_blocks(self.tower, self.family)
-        self.device = next(self.tower.parameters()).device
+        self.projectors = [p for part in found for p in (part if isinstance(part, nn.ModuleList) else [part])]
+        self.blocks = blocks_of(self.tower, self.family)
+        self.early = early_blocks(self.blocks)
+        weight = next(self.projectors[0].parameters())
+        self.device, self.dtype = weight.device, weight.dtype
         self._lock = threading.RLock()  # hooks and stand-ins belong to one call at a time
         self._bank: tuple[Any, MatchBank] | None = None
 
@@ -74,6 +78,8 @@ class HfMLLM:
             weights.update(f"{name} {tuple(tensor.shape)}".encode())
             weights.update(tensor.detach().bfloat16().contiguous().cpu().view(torch.int16).numpy())
         steps = self.processor.image_processor.to_dict() | dict(self.family.options)
+        if self.family.side is not None:
+            steps["side"] = self.family.side
         text = json.dumps(steps, sort_keys=True, default=str)
         return {"encoder": weights.hexdigest(), "preprocessing": sha256(text.encode()).hexdigest()}
 
@@ -89,26 +95,27 @@ class HfMLLM:
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [N, D], stats float32 [8 D'], from one tower pass.
 
-        N tokens of width D are the projector's input; the statistics are, for each of four early hidden states of
-        width D', the D' means over tokens and the D' standard deviations, as `imc_lite.kernels.reference.pool` has
+        The tokens are the projectors' inputs: of several projectors side by side, of several views (the whole picture
+        first) one after the other. The statistics are, for each of four early hidden states of width D', the D' means
+        over the tokens of the whole picture and the D' standard deviations, as `imc_lite.kernels.reference.pool` has
         them before its logarithm.
-
-        Raises:
-            ImcError: the processor makes several tiles of one picture.
         """
         inputs = self._inputs("", image)
         seen: list[torch.Tensor] = []
-        shown: list[torch.Tensor] = []
+        shown: list[torch.Tensor | None] = [None] * len(self.projectors)
         with self._lock, ExitStack() as hooks:
             for block in self.early:
-                hooks.callback(block.register_forward_pre_hook(_keep(seen), with_kwargs=True).remove)
-            hooks.callback(self.projector.register_forward_pre_hook(_keep(shown), with_kwargs=True).remove)
-            given = {k: v for k, v in inputs.items() if k.startswith("pixel")}
+                hooks.callback(block.register_forward_pre_hook(_keep(seen.append), with_kwargs=True).remove)
+            for i, projector in enumerate(self.projectors):
+                keep = _keep(partial(shown.__setitem__, i))
+                hooks.callback(projector.register_forward_pre_hook(keep, with_kwargs=True).remove)
+            given = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_"))}
             self.model.get_image_features(**given)
-        if len(shown) != 1 or shown[0].shape[0] != 1:
-            raise ImcError(f"{self.id} sees a picture in several tiles, which is not supported")
-        moments = [m for h in seen for m in (h.mean(1), h.std(1, correction=0))]
-        return Perception(shown[0][0].cpu().numpy(), torch.cat(moments, 1)[0].cpu().numpy())
+        # Towers that take unbatched patches have one view.
+        whole = [h[0] if h.dim() == 3 else h for h in seen]
+        moments = [m for h in whole for m in (h.mean(0), h.std(0, correction=0))]
+        tokens = torch.cat([h.flatten(0, -2) for h in shown if h is not None], 1)
+        return Perception(tokens.cpu().numpy(), torch.cat(moments).cpu().numpy())
 
     @torch.inference_mode()
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
@@ -142,7 +149,7 @@ class HfMLLM:
         Raises:
             ImcError: prompt and answer do not fit the context.
         """
-        logits, cache = self._prefill(prompt, tokens, max_new_tokens)
+        logits, cache, place = self._prefill(prompt, tokens, max_new_tokens)
         ids: list[int] = []
         logprobs: list[float] = []
         while True:
@@ -156,8 +163,8 @@ class HfMLLM:
                 on_text(self._decoded(ids))
             if len(ids) == max_new_tokens:
                 break
-            step = torch.tensor([[best]], device=self.device)
-            logits = self.model(input_ids=step, past_key_values=cache, use_cache=True).logits[0, -1]
+            logits = self._after(torch.tensor([[best]]), cache, place)[0, -1]
+            place += 1
         return Generation(self._decoded(ids), tuple(logprobs))
 
     def _decoded(self, ids: list[int]) -> str:
@@ -173,23 +180,22 @@ class HfMLLM:
             ImcError: prompt and candidates do not fit the context.
         """
         wanted = [self.encode(c) for c in candidates]
-        logits, cache = self._prefill(prompt, tokens, max(map(len, wanted), default=0))
+        logits, cache, place = self._prefill(prompt, tokens, max(map(len, wanted), default=0))
         first = logits.float().log_softmax(-1)
         out: list[np.ndarray] = []
         for at in range(0, len(wanted), BESIDE):
-            out += self._score(first, cache, wanted[at : at + BESIDE])
+            out += self._score(first, cache, place, wanted[at : at + BESIDE])
         return out
 
-    def _score(self, first: torch.Tensor, cache: Any, wanted: list[list[int]]) -> list[np.ndarray]:
+    def _score(self, first: torch.Tensor, cache: Any, place: int, wanted: list[list[int]]) -> list[np.ndarray]:
         longest = max(map(len, wanted))
         rows = first.expand(len(wanted), 1, -1)
         if longest:
             # Padding stands to the right, where nothing before it looks.
-            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in wanted], device=self.device)
+            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in wanted])
             branches = copy.deepcopy(cache)
             branches.batch_repeat_interleave(len(wanted))
-            after = self.model(input_ids=padded, past_key_values=branches, use_cache=True).logits
-            rows = torch.cat([rows, after.float().log_softmax(-1)], 1)
+            rows = torch.cat([rows, self._after(padded, branches, place).float().log_softmax(-1)], 1)
         out = []
         for row, ids in zip(rows, wanted, strict=True):
             found = [row[i, token] for i, token in enumerate(ids)]
@@ -216,61 +222,83 @@ class HfMLLM:
             found = self.processor.tokenizer([text], **options)
         else:
             picture = Image.fromarray(np.ascontiguousarray(image))
+            if self.family.side is not None:
+                picture = ImageOps.pad(picture, (self.family.side,) * 2)
             found = self.processor(text=[text], images=[picture], **options, **self.family.options)
         inputs = {name: value.to(self.device) for name, value in found.items()}
-        dtype = next(self.projector.parameters()).dtype
-        return {n: v.to(dtype) if v.is_floating_point() else v for n, v in inputs.items()}
+        return {n: v.to(self.dtype) if v.is_floating_point() else v for n, v in inputs.items()}
 
-    def _prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any]:
-        """Logits [vocabulary] after the prompt, and its cache."""
+    def _prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
+        """Logits [vocabulary] after the prompt, its cache, and the position of what follows."""
         image = None if tokens is None else np.full((32, 32, 3), BLANK, np.uint8)
         inputs = self._inputs(prompt, image)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        length = inputs["input_ids"].shape[1] + room
-        if limit is not None and length > limit:
+        length = inputs["input_ids"].shape[1]
+        if limit is not None and length + room > limit:
             raise ImcError(
-                f"the question takes {length} tokens with its answer, the model holds {limit}; shorten the question"
+                f"the question takes {length + room} tokens with its answer, the model holds {limit}; "
+                "shorten the question"
             )
         with self._lock, self._showing(tokens):
             out = self.model(**inputs, use_cache=True, logits_to_keep=1)
-        return out.logits[0, -1], out.past_key_values
+            # Qwen counts a picture's rows and columns, not its tokens, and keeps the difference from call to call.
+            shift = getattr(self.model.model, "rope_deltas", None) if tokens is not None else None
+        return out.logits[0, -1], out.past_key_values, length + (0 if shift is None else int(shift))
+
+    def _after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
+        """Logits [B, T, vocabulary] of ids [B, T] that follow the cache, from position `place`."""
+        places = torch.arange(place, place + ids.shape[1], device=self.device).expand(ids.shape)
+        return self.model(
+            input_ids=ids.to(self.device), position_ids=places, past_key_values=cache, use_cache=True
+        ).logits
 
     @contextmanager
     def _showing(self, tokens: np.ndarray | None) -> Iterator[None]:
-        """Within, the projector is given these tokens whatever the picture is, and the tower does not run."""
+        """Within, the projectors are given these tokens whatever the picture is, and the tower's blocks do not run."""
         if tokens is None:
             yield
             return
-        given = self._tensor(tokens)[None].to(next(self.projector.parameters()).dtype)
-
-        def instead(*_: Any, **__: Any) -> BaseModelOutputWithPooling:
-            # Any layer that the model picks has the right shape; the projector's hook puts the tokens there.
-            states = (given,) * (self.model.config.vision_config.num_hidden_layers + 1)
-            return BaseModelOutputWithPooling(last_hidden_state=given, hidden_states=states)
-
-        def swap(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            return (given, *args[1:]), kwargs
-
-        hook = self.projector.register_forward_pre_hook(swap, with_kwargs=True)
-        own = vars(self.tower).get("forward")  # loaders that place a model on devices put one there
-        self.tower.forward = instead
-        try:
+        parts = [p.contiguous() for p in self._tensor(tokens).to(self.dtype).chunk(len(self.projectors), 1)]
+        with ExitStack() as undo:
+            for block in self.blocks:
+                undo.callback(_put_back, block, vars(block).get("forward"))
+                block.forward = _pass_on
+            for projector, part in zip(self.projectors, parts, strict=True):
+                undo.callback(projector.register_forward_pre_hook(_swap(part), with_kwargs=True).remove)
             yield
-        finally:
-            if own is None:
-                del self.tower.forward
-            else:
-                self.tower.forward = own
-            hook.remove()
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
 
 
-def _keep(into: list[torch.Tensor]) -> Any:
+def _pass_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """In place of a block."""
+    return hidden_states
+
+
+def _put_back(block: nn.Module, own: Any) -> None:
+    if own is None:
+        del block.forward
+    else:  # loaders that place a model on devices put one there
+        block.forward = own
+
+
+def _keep(put: Callable[[torch.Tensor], object]) -> Any:
     """A forward pre-hook that keeps the first argument, in float32."""
 
     def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        into.append((args[0] if args else kwargs["hidden_states"]).detach().float())
+        put((args[0] if args else next(iter(kwargs.values()))).detach().float())
+
+    return hook
+
+
+def _swap(part: torch.Tensor) -> Any:
+    """A forward pre-hook that puts tokens in place of the first argument."""
+
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (part.view_as(args[0]), *args[1:]), kwargs
+        name, given = next(iter(kwargs.items()))
+        return args, {**kwargs, name: part.view_as(given)}
 
     return hook
