@@ -204,8 +204,11 @@ def hf() -> str:
     spent = found["milliseconds"]
     lines = ["| part of an answer | ms |", "|---|---|", *(f"| {name} | {ms} |" for name, ms in spent.items())]
     share = 100 * found["share of PDC"]
-    said = f"{found['device']}, language model {found['language model']}: matching and calibrating take {share:.2f} % of "
-    return "\n".join([*lines, "", f"{said}the time, {found['peak memory, MiB']:,} MiB at the peak."])
+    said = (
+        f"{found['device']}, language model {found['language model']}: matching and calibrating take {share:.2f} % of "
+        f"the time, {found['peak memory, MiB']:,} MiB at the peak."
+    )
+    return "\n".join([*lines, "", said])
 
 
 def server() -> str:
