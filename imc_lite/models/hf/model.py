@@ -6,7 +6,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
 BLANK = 255  # a picture that only holds the place; a grey one would count as padding
+
+
+class _Seen(Exception):
+    """All that is wanted of a pass is known."""
 
 
 class HfMLLM:
@@ -100,22 +104,37 @@ class HfMLLM:
         over the tokens of the whole picture and the D' standard deviations, as `imc_lite.kernels.reference.pool` has
         them before its logarithm.
         """
-        inputs = self._inputs("", image)
+        with self._lock:
+            tokens, stats = self.look(self.visual(image))
+        return Perception(tokens.cpu().numpy(), stats.cpu().numpy())
+
+    def visual(self, image: np.ndarray) -> dict[str, torch.Tensor]:
+        """What `get_image_features` of the model takes for one picture, uint8 [H, W, 3]."""
+        return {k: v for k, v in self._inputs("", image).items() if k.startswith(("pixel", "image_"))}
+
+    def look(self, given: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`perceive` of prepared pixels, in torch: tokens [N, D] and statistics [8 D'], float32."""
         seen: list[torch.Tensor] = []
-        shown: list[torch.Tensor | None] = [None] * len(self.projectors)
-        with self._lock, ExitStack() as hooks:
+        shown: dict[int, torch.Tensor] = {}
+
+        def show(i: int, tokens: torch.Tensor) -> None:
+            shown[i] = tokens
+            if len(shown) == len(self.projectors):
+                raise _Seen  # the projectors are for the language model
+
+        with ExitStack() as hooks:
             for block in self.early:
                 hooks.callback(block.register_forward_pre_hook(_keep(seen.append), with_kwargs=True).remove)
             for i, projector in enumerate(self.projectors):
-                keep = _keep(partial(shown.__setitem__, i))
+                keep = _keep(partial(show, i))
                 hooks.callback(projector.register_forward_pre_hook(keep, with_kwargs=True).remove)
-            given = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_"))}
-            self.model.get_image_features(**given)
+            with suppress(_Seen):
+                self.model.get_image_features(**given)
         # Towers that take unbatched patches have one view.
         whole = [h[0] if h.dim() == 3 else h for h in seen]
         moments = [m for h in whole for m in (h.mean(0), h.std(0, correction=0))]
-        tokens = torch.cat([h.flatten(0, -2) for h in shown if h is not None], 1)
-        return Perception(tokens.cpu().numpy(), torch.cat(moments).cpu().numpy())
+        tokens = [shown[i].flatten(0, -2) for i in range(len(self.projectors))]
+        return torch.cat(tokens, 1), torch.cat(moments)
 
     @torch.inference_mode()
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
@@ -261,22 +280,22 @@ class HfMLLM:
         parts = [p.contiguous() for p in self._tensor(tokens).to(self.dtype).chunk(len(self.projectors), 1)]
         with ExitStack() as undo:
             for block in self.blocks:
-                undo.callback(_put_back, block, vars(block).get("forward"))
-                block.forward = _pass_on
+                undo.callback(put_back, block, vars(block).get("forward"))
+                block.forward = pass_on
             for projector, part in zip(self.projectors, parts, strict=True):
-                undo.callback(projector.register_forward_pre_hook(_swap(part), with_kwargs=True).remove)
+                undo.callback(projector.register_forward_pre_hook(swap(part), with_kwargs=True).remove)
             yield
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
 
 
-def _pass_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+def pass_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     """In place of a block."""
     return hidden_states
 
 
-def _put_back(block: nn.Module, own: Any) -> None:
+def put_back(block: nn.Module, own: Any) -> None:
     if own is None:
         del block.forward
     else:  # loaders that place a model on devices put one there
@@ -292,7 +311,7 @@ def _keep(put: Callable[[torch.Tensor], object]) -> Any:
     return hook
 
 
-def _swap(part: torch.Tensor) -> Any:
+def swap(part: torch.Tensor) -> Any:
     """A forward pre-hook that puts tokens in place of the first argument."""
 
     def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
