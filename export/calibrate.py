@@ -37,15 +37,15 @@ def calibrate_graph() -> onnx.ModelProto:
         opset_version=18,
     )
     program.save(buffer)
-    return _without_traces(onnx.load_from_string(buffer.getvalue()))
+    return without_traces(onnx.load_from_string(buffer.getvalue()), "calibrate")
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_traces(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The exporter writes the source lines and paths of the machine it ran on; a shipped file holds none."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        for name in ("doc_string", "metadata_props"):
-            if name in item.DESCRIPTOR.fields_by_name:
-                item.ClearField(name)
-    graph.name, model.producer_version = "calibrate", ""
+        for field in ("doc_string", "metadata_props"):
+            if field in item.DESCRIPTOR.fields_by_name:
+                item.ClearField(field)
+    graph.name, model.producer_version = name, ""
     return model

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from imc_lite.models.hf.families import find
-from imc_lite.models.hf.model import HfMLLM, put_back, swap
 from torch import nn
 from transformers import DynamicCache
 
 from imc_lite.errors import ImcError
+from imc_lite.models.hf.families import find
+from imc_lite.models.hf.model import HfMLLM, put_back, swap
 
 TEXT_MODELS = ("model.text_model", "model.language_model")
 
@@ -86,7 +87,7 @@ def _layout(
         for projector, out in zip(mllm.projectors, outputs, strict=True):
             numbered = torch.arange(1.0, 1 + out[..., 0].numel(), device=out.device).reshape(*out.shape[:-1], 1)
             undo.callback(put_back, projector, vars(projector).get("forward"))
-            projector.forward = lambda *_, rows=numbered.expand(out.shape).to(out.dtype).clone(), **__: rows
+            projector.forward = partial(_instead, numbered.expand(out.shape).clone())
         found = mllm.model.get_image_features(**given, return_dict=True)
     features = found.pooler_output
     features = (torch.cat(list(features)) if isinstance(features, (list, tuple)) else features).flatten(0, -2).float()
@@ -99,6 +100,10 @@ def _layout(
         if not torch.equal(rows, torch.arange(1.0, 1 + len(rows), device=rows.device)):
             raise ImcError(f"{mllm.id} reorders what its deepstack mergers give; it cannot be exported")
     return torch.where(numbered, first.long() - 1, places), features[~numbered]
+
+
+def _instead(rows: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return rows
 
 
 class EncoderGraph(nn.Module):

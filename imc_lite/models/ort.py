@@ -136,7 +136,7 @@ class OrtMLLM:
         rows = log_softmax(decoder.extend(whole, last=len(shared) + 1))
         head, first = [rows[j, t] for j, t in enumerate(shared)], rows[-1]
         out: list[np.ndarray] = []
-        for chunk in _chunks(wanted, room):
+        for chunk in chunks(wanted, room):
             segments = [ids[:-1] for ids in chunk]
             flat = [i for segment in segments for i in segment]
             rows = log_softmax(decoder.branch(self._embed(flat), [len(s) for s in segments])) if flat else None
@@ -195,20 +195,30 @@ class OrtMLLM:
 
     def session(self, graph: str) -> onnxruntime.InferenceSession:
         """An ONNX Runtime session over one graph of the bundle, its files checked."""
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if f"{graph}.bin" in self.bundle.files:
-            self.bundle.file(f"{graph}.bin")
-        try:
-            return ort.InferenceSession(str(self.bundle.file(f"{graph}.onnx")), options, ["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises bare pybind types
-            raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
+        return open_session(self.bundle, graph, self.threads, ["CPUExecutionProvider"])
+
+
+def open_session(bundle: Bundle, graph: str, threads: int, providers: list[str]) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session over one graph of a bundle, its files checked.
+
+    Raises:
+        ImcError: a file is missing or was changed, or ONNX Runtime is not installed or cannot load the graph.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    path = bundle.file(f"{graph}.onnx")
+    if f"{graph}.bin" in bundle.files:
+        bundle.file(f"{graph}.bin")
+    try:
+        return ort.InferenceSession(str(path), options, providers)
+    except Exception as error:  # ONNX Runtime raises bare pybind types
+        raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
 
 
 class _Decoder:
@@ -301,14 +311,14 @@ def _common(items: list[list[int]]) -> list[int]:
     return items[0][:length] if items else []
 
 
-def _chunks(items: list[list[int]], room: int) -> list[list[list[int]]]:
+def chunks(items: list[list[int]], room: int) -> list[list[list[int]]]:
     """Split so that the tokens of a chunk fit beside the prefix."""
-    chunks: list[list[list[int]]] = [[]]
+    parts: list[list[list[int]]] = [[]]
     used = 0
     for item in items:
-        if chunks[-1] and used + len(item) > room:
-            chunks.append([])
+        if parts[-1] and used + len(item) > room:
+            parts.append([])
             used = 0
-        chunks[-1].append(item)
+        parts[-1].append(item)
         used += len(item)
-    return chunks if chunks[0] else []
+    return parts if parts[0] else []

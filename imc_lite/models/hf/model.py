@@ -20,8 +20,9 @@ from imc_lite.errors import ImcError
 from imc_lite.kernels import ops
 from imc_lite.kernels.banks import CalibrationBank, MatchBank
 from imc_lite.models.base import Generation, Perception
+from imc_lite.models.control import defuse
 from imc_lite.models.hf.families import blocks_of, early_blocks, family_of, find
-from imc_lite.models.hf.prompt import defuse, render
+from imc_lite.models.hf.prompt import control_tokens, render
 
 if TYPE_CHECKING:
     from imc_lite.calibration import Transport
@@ -175,7 +176,7 @@ class HfMLLM:
             chances = logits.float().log_softmax(-1)
             best = int(chances.argmax())
             logprobs.append(float(chances[best]))
-            if best in self._ends:
+            if best in self.ends:
                 break
             ids.append(best)
             if on_text is not None:
@@ -218,15 +219,17 @@ class HfMLLM:
         out = []
         for row, ids in zip(rows, wanted, strict=True):
             found = [row[i, token] for i, token in enumerate(ids)]
-            out.append(torch.stack([*found, row[len(ids), self._ends].logsumexp(0)]).cpu().numpy())
+            out.append(torch.stack([*found, row[len(ids), self.ends].logsumexp(0)]).cpu().numpy())
         return out
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""
-        return self.processor.tokenizer(defuse(self.processor, text), add_special_tokens=False)["input_ids"]
+        plain = defuse(text, control_tokens(self.processor))
+        return self.processor.tokenizer(plain, add_special_tokens=False)["input_ids"]
 
     @cached_property
-    def _ends(self) -> list[int]:
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
         settings = getattr(self.model, "generation_config", None)
         found = getattr(settings, "eos_token_id", None)
         found = self.processor.tokenizer.eos_token_id if found is None else found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from imc_lite.models.control import defuse
 from imc_lite.models.hf.families import Family
 
 
 def render(processor: Any, family: Family, question: str, with_image: bool) -> str:
     """The whole prompt up to where the answer begins; with the processor's image token before the question."""
-    question = defuse(processor, question)
+    question = defuse(question, control_tokens(processor))
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}] if with_image else []
         message = {"role": "user", "content": [*content, {"type": "text", "text": question}]}
@@ -22,12 +23,9 @@ def image_token(processor: Any) -> str:
     return getattr(processor, "boi_token", None) or processor.image_token
 
 
-def defuse(processor: Any, text: str) -> str:
-    """Text whose control tokens are plain words: a question that holds "<image>" shows no second picture."""
+def control_tokens(processor: Any) -> list[str]:
+    """What a question must not hold, the longest first."""
     tokenizer = processor.tokenizer
     known = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
     known |= {t for t in (*tokenizer.all_special_tokens, image_token(processor), processor.image_token) if t}
-    for token in sorted(known, key=len, reverse=True):
-        if len(token) > 1:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
+    return sorted((t for t in known if len(t) > 1), key=lambda t: (-len(t), t))

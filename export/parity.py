@@ -1,0 +1,138 @@
+"""Is a bundle the model it was made from? Pictures, prompts, every graph and greedy answers, compared with torch."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from imc_lite.export.trace import ProjectorGraph, record
+
+from imc_lite.bundle.store import Bundle
+from imc_lite.errors import ImcError
+from imc_lite.models.exported import ExportedMLLM
+from imc_lite.models.hf.model import HfMLLM
+from imc_lite.models.ort import log_softmax
+from imc_lite.models.pictures import prepare
+
+PICTURES = ((70, 90), (131, 47), (512, 400))  # odd sizes, tall, wide, large
+PROMPTS, ANSWER = 12, 12  # random questions, half of them about a picture; tokens of each answer
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What may differ.
+
+    pixels: mean difference of prepared pixels, in their own units; resizing in torchvision differs from Pillow's.
+    visual: largest difference of tokens, statistics and projected tokens.
+    agreement: share of greedy tokens that are the same, each after torch's own beginning.
+    divergence: mean Kullback-Leibler divergence of the next-token distributions, nats.
+    """
+
+    pixels: float = 0.02
+    visual: float = 1e-4
+    agreement: float = 0.99
+    divergence: float = 1e-4
+
+    @classmethod
+    def of(cls, precision: str) -> Bounds:
+        """Those of a precision of the language model; fewer bits move answers, and how far is recorded."""
+        agreement, divergence = {
+            "fp32": (0.99, 1e-4),
+            "fp16": (0.97, 1e-2),
+            "int8": (0.9, 5e-2),
+            "int4": (0.5, 0.5),
+        }[precision]
+        return cls(agreement=agreement, divergence=divergence)
+
+
+def check(mllm: HfMLLM, bundle: Bundle, bounds: Bounds, seed: int) -> dict[str, Any]:
+    """Compare; returns the figures.
+
+    Raises:
+        ImcError: something differs more than its bound, which is named.
+    """
+    rng = np.random.default_rng(seed)
+    exported = ExportedMLLM(bundle, device="cpu")
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in PICTURES]
+    found = _vision(mllm, exported, pictures, bundle.manifest["encoder_only"])
+    if not bundle.manifest["encoder_only"]:
+        found |= _language(mllm, exported, pictures, rng)
+    limits = {
+        "pixels": (bounds.pixels, "prepared pixels"),
+        "tower": (bounds.visual, "the tower"),
+        "projector": (bounds.visual, "the projector"),
+        "kl": (bounds.divergence, "the language model"),
+    }
+    for name, (bound, what) in limits.items():
+        if found.get(name, 0) > bound:
+            raise ImcError(
+                f"{what} of the export differ{'s' if what[0] == 't' else ''} from torch by {found[name]:.2g}, at most "
+                f"{bound:.2g} is allowed: nothing is written"
+            )
+    if found.get("agreement", 1) < bounds.agreement:
+        raise ImcError(
+            f"{found['agreement']:.1%} of the greedy tokens are torch's, at least {bounds.agreement:.0%} must be: "
+            "nothing is written; choose a higher --precision"
+        )
+    return {name: float(f"{value:.3g}") for name, value in found.items()}
+
+
+def _vision(
+    mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], encoder_only: bool
+) -> dict[str, float]:
+    found = {"pixels": 0.0, "tower": 0.0} | ({} if encoder_only else {"projector": 0.0})
+    for picture in pictures:
+        recorded = record(mllm, picture)
+        pixels = recorded.pixels.numpy()
+        mine = prepare(picture, exported.config["picture"])
+        if mine.shape != pixels.shape:
+            raise ImcError(f"the processor of {mllm.id} makes {pixels.shape} of a picture, not {mine.shape}")
+        found["pixels"] = max(found["pixels"], float(np.abs(mine - pixels).mean()))
+        seen = mllm.perceive(picture)
+        tokens, stats = exported.session("encoder").run(["tokens", "stats"], {"pixels": pixels})
+        apart = max(float(np.abs(tokens - seen.tokens).max()), float(np.abs(stats - seen.stats).max()))
+        found["tower"] = max(found["tower"], apart)
+        if not encoder_only:
+            with torch.inference_mode():
+                wanted = ProjectorGraph(mllm, recorded)(torch.from_numpy(seen.tokens)).numpy()
+            given = exported.session("projector").run(["embeds"], {"tokens": seen.tokens})[0]
+            found["projector"] = max(found["projector"], float(np.abs(given - wanted).max()))
+    return found
+
+
+def _language(
+    mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], rng: np.random.Generator
+) -> dict[str, float]:
+    """Greedy answers of torch, read by the bundle: how often it would have said the same next."""
+    letters = list(string.ascii_letters + "     .,?")
+    same, total, divergence = 0, 0, []
+    for i in range(PROMPTS):
+        question = " ".join("".join(rng.choice(letters, rng.integers(5, 60))).split()) or "?"
+        picture = pictures[i % len(pictures)] if i % 2 else None
+        tokens = None if picture is None else mllm.perceive(picture).tokens
+        ids = exported.prompt_ids(question, picture is not None)
+        if ids != mllm._inputs(question, picture)["input_ids"][0].tolist():
+            raise ImcError(f"prompts of {mllm.id} cannot be rebuilt from its tokenizer alone; it cannot be exported")
+        answer, rows = _greedy(mllm, question, tokens)
+        memory, first = exported.read(ids, tokens, ANSWER)
+        after = memory.extend(exported.embed(answer[:-1]), last=len(answer) - 1) if len(answer) > 1 else first[:0]
+        mine, wanted = log_softmax(np.concatenate([first[None], after.reshape(-1, first.size)])), log_softmax(rows)
+        same += int((mine.argmax(1) == wanted.argmax(1)).sum())
+        total += len(rows)
+        divergence += (np.exp(wanted) * (wanted - mine)).sum(1).tolist()
+    return {"greedy tokens": total, "agreement": same / total, "kl": max(0.0, float(np.mean(divergence)))}
+
+
+@torch.inference_mode()
+def _greedy(mllm: HfMLLM, question: str, tokens: np.ndarray | None) -> tuple[list[int], np.ndarray]:
+    """Torch's next tokens, [n], and the logits float32 [n, vocabulary] each was taken from."""
+    logits, cache, place = mllm._prefill(question, tokens, ANSWER)
+    rows = [logits.float().numpy()]
+    for _ in range(ANSWER - 1):
+        logits = mllm._after(torch.tensor([[int(rows[-1].argmax())]]), cache, place)[0, -1]
+        place += 1
+        rows.append(logits.float().numpy())
+    return [int(row.argmax()) for row in rows], np.stack(rows)
