@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -94,15 +95,16 @@ def export_checkpoint(
 
 
 def _facts(mllm: HfMLLM, precision: str, encoder_only: bool) -> dict[str, Any]:
+    name = Path(mllm.id).name if Path(mllm.id).is_dir() else mllm.id  # no path of this machine on another
     return {
         "kind": "huggingface",
-        "id": mllm.id,
+        "id": name,
         "version": mllm.version,
         "family": mllm.family.name,
         "precision": precision,
         "encoder_only": encoder_only,
         "identity": mllm.identity,
-        "sources": [{"name": mllm.id, "licence": "as its checkpoint says"}],
+        "sources": [{"name": name, "licence": "as its checkpoint says"}],
     }
 
 
@@ -123,9 +125,10 @@ def _write_graphs(
     graph = DecoderGraph(model, decoder["masks"], decoder["deepstack"])
     inputs, outputs, free = _decoder_example(decoder)
     _trace(graph, inputs, outputs, folder / "decoder.onnx", free)
+    if precision != "fp32":
+        _halve(embed)
     if precision == "fp16":
-        for path in (embed, folder / "decoder.onnx"):
-            _halve(path)
+        _halve(folder / "decoder.onnx")
     elif precision in BITS:
         _quantize(folder / "decoder.onnx", BITS[precision])
     backend = mllm.processor.tokenizer.backend_tokenizer
@@ -217,10 +220,13 @@ def _quantize(path: Path, bits: int) -> None:
 def _quiet() -> Iterator[None]:
     """Exporters talk to stdout and warn of what the parity check looks after."""
     # SmolVLM's check for padding pictures changes a flag in place; the exporter knows all but that one step.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     torch.onnx.register_custom_op_symbolic("aten::__ior_", lambda g, a, b: g.op("Or", a, b), OPSET)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(disabled)
         torch.onnx.unregister_custom_op_symbolic("aten::__ior_", OPSET)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -61,6 +62,11 @@ def info(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(opened.manifest, ensure_ascii=False))
         return
     click.echo(f"id\t{opened.id}\nversion\t{opened.version}\nformat\t{opened.manifest['format']}")
+    for name in ("family", "precision"):
+        if name in opened.manifest:
+            click.echo(f"{name}\t{opened.manifest[name]}")
+    for name, figure in opened.manifest.get("parity", {}).items():
+        click.echo(f"parity\t{name}\t{figure:g}")
     for source in opened.manifest.get("sources", []):
         click.echo(f"source\t{source['name']}\t{source['licence']}")
     for name, facts in opened.files.items():
@@ -72,33 +78,67 @@ def info(folder: Path, as_json: bool) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     default="fp32",
-    help="Of the encoder; int8 is faster, checked while it is made, and needs onnx.",
+    show_default=True,
+    help="Of a Hugging Face model's language model; of the default model's encoder, fp32 or int8.",
 )
+@click.option("--prototypes", type=click.Path(path_type=Path), help="A Hugging Face model's, from `prototypes build`.")
+@click.option("--encoder-only", is_flag=True, help="What `inspect` needs: names noise, answers nothing.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
-def export(model: str, output: Path, precision: str, offline: bool) -> None:
-    """Write MODEL, `default` or a bundle, to a folder of its own, for a host without a network.
+def export(
+    model: str, output: Path, precision: str, prototypes: Path | None, encoder_only: bool, offline: bool
+) -> None:
+    """Write MODEL to a folder of its own, for a host without a network.
 
-    There it runs with onnxruntime alone; nothing is fetched or built.
+    MODEL is `default`, a bundle, or a Hugging Face model: its folder or organisation/name. There it runs with
+    onnxruntime alone; nothing is fetched or built. A Hugging Face model is compared with torch first.
 
     \b
     imc-lite export default -o model/
     imc-lite export default --precision int8 -o model/
+    imc-lite export google/medgemma-4b-it --precision int4 --prototypes medgemma.safetensors -o model/
     imc-lite answer --model model/ scan.png "Is there a fracture?"
     """
+    from imc_lite.models.select import is_checkpoint
+
+    if model != "default" and is_checkpoint(model):
+        try:
+            from imc_lite.export.hf import export_checkpoint
+        except ImportError as error:
+            raise ImcError(f"exporting a Hugging Face model needs more ({error}); install imc-lite[export]") from error
+        export_checkpoint(
+            model, output, precision=precision, prototypes=prototypes, encoder_only=encoder_only, offline=offline
+        )
+    else:
+        if prototypes is not None:
+            raise ImcError("a bundle brings its own prototypes; leave --prototypes out, or give them to `answer`")
+        _export_bundle(model, output, precision, encoder_only, offline)
+    click.echo(output)
+
+
+def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool, offline: bool) -> None:
     from imc_lite.bundle.copy import copy_bundle
     from imc_lite.pipeline import find_bundle
 
     if model != "default" and not Path(model).is_dir():
-        raise ImcError(f"no model {model!r} to export: give `default` or the folder of a bundle")
+        raise ImcError(
+            f"no model {model!r} to export: give `default`, the folder of a bundle or of a Hugging Face model, or its "
+            "organisation/name"
+        )
     folder = find_bundle(model, offline=offline)
-    if precision == "int8":
-        try:
-            from imc_lite.export.quantize import quantize_encoder
-        except ImportError as error:
-            raise ImcError(f"--precision int8 needs onnx and onnxruntime ({error}); install both") from error
+    if precision == "fp32":
+        copy_bundle(folder, output, encoder_only=encoder_only)
+        return
+    if precision != "int8":
+        raise ImcError(f"--precision {precision} is for Hugging Face models; a bundle's encoder takes fp32 or int8")
+    try:
+        from imc_lite.export.quantize import quantize_encoder
+    except ImportError as error:
+        raise ImcError(f"--precision int8 needs onnx and onnxruntime ({error}); install both") from error
+    if not encoder_only:
         quantize_encoder(folder, output)
-    else:
-        copy_bundle(folder, output)
-    click.echo(output)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        quantize_encoder(folder, Path(scratch) / "whole")
+        copy_bundle(Path(scratch) / "whole", output, encoder_only=True)

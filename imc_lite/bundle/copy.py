@@ -7,11 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 
+ENCODER = ("encoder", "calibrate", "prototypes", "config")  # the parts that name noise
 
-def copy_bundle(source: Path, destination: Path) -> Bundle:
+
+def copy_bundle(source: Path, destination: Path, encoder_only: bool = False) -> Bundle:
     """Copy a bundle's files, check what arrived, then let it appear under its name, all or nothing.
 
     Only what the manifest names is copied. An existing destination is never touched.
@@ -19,6 +22,7 @@ def copy_bundle(source: Path, destination: Path) -> Bundle:
     Args:
         source: an intact bundle's folder.
         destination: a folder that is not there yet, in one that is.
+        encoder_only: leave out what answers; `inspect` runs with the rest.
 
     Raises:
         ImcError: the source is not whole, the destination is there already, or it cannot be written.
@@ -31,10 +35,15 @@ def copy_bundle(source: Path, destination: Path) -> Bundle:
     except OSError as error:
         raise ImcError(f"cannot write {destination} ({error.strerror}); choose another folder") from error
     try:
-        for name in bundle.files:
+        names = [n for n in bundle.files if not encoder_only or n.partition(".")[0] in ENCODER]
+        for name in names:
             shutil.copyfile(bundle.file(name), work / name)
-        shutil.copyfile(bundle.folder / "manifest.json", work / "manifest.json")
-        for name in bundle.files:
+        if encoder_only:
+            facts = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+            write_manifest(work, {**facts, "encoder_only": True})
+        else:
+            shutil.copyfile(bundle.folder / "manifest.json", work / "manifest.json")
+        for name in names:
             _settle(work / name)
         copied = Bundle(work)
         for name in copied.files:

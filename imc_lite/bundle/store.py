@@ -54,7 +54,9 @@ class Bundle:
         """
         path = self.folder / name
         if name not in self._checked:
-            remedy = "build it again: imc-lite pull"
+            remedy = "build it again: imc-lite pull, or imc-lite export"
+            if name not in self.files and self.manifest.get("encoder_only"):
+                raise ImcError(f"bundle {self.folder} only names noise; export the model without --encoder-only")
             if name not in self.files or not path.is_file():
                 raise ImcError(f"bundle file {path} is missing; {remedy}")
             if builder.sha256(path) != self.files[name]["sha256"]:

@@ -36,7 +36,7 @@ def open_mllm(
             raise ImcError(f"no {name} {value!r}; choose one of {', '.join(known)}")
     if isinstance(model, (str, Path)):
         name = str(model)
-        if name == "default" or not _is_checkpoint(name):
+        if name == "default" or not is_checkpoint(name):
             return _bundle(name, device, quant, threads, offline)
     try:
         from imc_lite.models.hf import load
@@ -51,7 +51,8 @@ def open_mllm(
     return load.wrap(model, processor)
 
 
-def _is_checkpoint(name: str) -> bool:
+def is_checkpoint(name: str) -> bool:
+    """Whether a name or folder is a Hugging Face model's rather than a bundle's."""
     folder = Path(name)
     if folder.is_dir():
         return (folder / "config.json").is_file() and not (folder / "manifest.json").is_file()
@@ -59,11 +60,16 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> MLLM:
+    from imc_lite.bundle.store import Bundle
+    from imc_lite.models.exported import ExportedMLLM
     from imc_lite.models.ort import OrtMLLM
     from imc_lite.pipeline import find_bundle
 
-    if device == "cuda":
-        raise ImcError("bundles run on the CPU; leave --device out, or give a Hugging Face model")
     if quant not in ("auto", "none"):
         raise ImcError("a bundle is quantized when it is built; leave --quant out, or give a Hugging Face model")
-    return OrtMLLM(find_bundle(name, offline=offline), threads=threads)
+    bundle = Bundle(find_bundle(name, offline=offline))
+    if bundle.manifest.get("kind") == "huggingface":
+        return ExportedMLLM(bundle, threads=threads, device=device)
+    if device == "cuda":
+        raise ImcError("the default model runs on the CPU; leave --device out, or give a Hugging Face model")
+    return OrtMLLM(bundle, threads=threads)

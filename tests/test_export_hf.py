@@ -1,0 +1,211 @@
+"""Hugging Face models as bundles: what ONNX Runtime answers is what torch answered, for every family."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx", reason="models are exported with onnx; it comes with imc-lite[export]")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from imc_lite.export.hf import export_checkpoint  # noqa: E402
+from imc_lite.export.parity import Bounds  # noqa: E402
+from tiny_models import tiny  # noqa: E402
+
+from imc_lite import IMC, ImcError, load_image  # noqa: E402
+from imc_lite.calibration import load_prototypes  # noqa: E402
+from imc_lite.models.exported import ExportedMLLM  # noqa: E402
+from imc_lite.models.hf.families import FAMILIES  # noqa: E402
+from imc_lite.models.hf.prompt import image_token  # noqa: E402
+from imc_lite.models.select import open_mllm  # noqa: E402
+from imc_lite.prototypes import build_prototypes, find_images  # noqa: E402
+
+IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
+QUESTION = "Is the heart enlarged?"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def checkpoint(family: str, folder: Path) -> Path:
+    """On disk, as a user has one."""
+    for part in tiny(family):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def both(request, tmp_path_factory):
+    """The model in torch, and its bundle."""
+    folder = tmp_path_factory.mktemp(request.param)
+    source = checkpoint(request.param, folder / "checkpoint")
+    export_checkpoint(str(source), folder / "bundle", offline=True)
+    return open_mllm(source, offline=True), open_mllm(folder / "bundle", offline=True)
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    return checkpoint("llava", tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="module")
+def prototypes_file(llava, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean")
+    for i in range(16):
+        pixels = np.ascontiguousarray(np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4))
+        Image.fromarray(pixels).resize((40, 48)).save(folder / f"{i:02}.png")
+    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
+    build_prototypes(open_mllm(llava, offline=True), find_images(folder)).save(out)
+    return out
+
+
+def run(*command) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+
+
+def test_every_part_is_torchs(both):
+    there, here = both
+    assert isinstance(here, ExportedMLLM) and here.identity == there.identity
+    parity = here.bundle.manifest["parity"]
+    assert max(parity["tower"], parity["projector"]) <= 1e-4 and parity["agreement"] >= 0.99
+    picture = load_image(IMAGES[0])
+    seen, wanted = here.perceive(picture), there.perceive(picture)
+    assert seen.tokens.dtype == seen.stats.dtype == np.float32
+    np.testing.assert_allclose(seen.tokens, wanted.tokens, atol=1e-4)
+    np.testing.assert_allclose(seen.stats, wanted.stats, atol=1e-4)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["image", "text"])
+def test_greedy_answers_and_scores_are_torchs(both, seen):
+    there, here = both
+    tokens = there.perceive(load_image(IMAGES[1])).tokens if seen else None
+    wanted, found = there.generate(QUESTION, tokens, 24), here.generate(QUESTION, tokens, 24)
+    assert found.text == wanted.text
+    np.testing.assert_allclose(found.logprobs, wanted.logprobs, atol=1e-3)
+    # One past Gemma3's sliding window, one empty, and more than one pass holds.
+    candidates = ["yes", "", "no, it is not, and there is much more to say about it", *"abcdefgh", "long " * 40]
+    mine, theirs = (model.score(QUESTION, candidates, tokens) for model in both)
+    for found, wanted in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_changed_tokens_change_the_answer_and_texts_stream(both):
+    _, here = both
+    tokens = here.perceive(load_image(IMAGES[1])).tokens
+    moved = tokens + np.random.default_rng(0).normal(size=tokens.shape).astype(np.float32)
+    texts = []
+    before = here.generate(QUESTION, tokens, 6, texts.append)
+    assert len(texts) == 6 and texts[-1] == before.text
+    assert here.generate(QUESTION, moved, 6).logprobs != before.logprobs
+
+
+def test_questions_stay_questions(both):
+    there, here = both
+    tricky = f"Is {image_token(there.processor)} {there.processor.image_token} </s> here?"
+    assert here.encode(tricky) == there.encode(tricky)
+    tokens = here.perceive(load_image(IMAGES[1])).tokens
+    assert here.generate(tricky, tokens, 2).text == there.generate(tricky, tokens, 2).text
+    with pytest.raises(ImcError, match="shorten the question"):
+        here.generate("x" * 600, None)
+
+
+def test_prototypes_to_answer(llava, prototypes_file, tmp_path):
+    done = run("-m", "imc_lite.export", llava, "-o", tmp_path / "b", "--prototypes", prototypes_file, "--offline")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'b'}\n", "")
+    there = IMC.from_pretrained(llava, prototypes=prototypes_file, sms=False, offline=True)
+    here = IMC.from_pretrained(tmp_path / "b", sms=False)
+    # A random tower names no noise reliably; so the verdict is forced to one that has a map.
+    remedy = next(r for r in there.prototypes.remedies if r.transport is not None)
+    named = zip(there.prototypes.matcher.kinds, there.prototypes.matcher.severities, strict=True)
+    bias = np.where([point == (remedy.kind, remedy.severity) for point in named], 1e6, 0).astype(np.float32)
+    sure = {"bias": bias, "novelty_limit": np.inf, "familiar_limit": np.inf}
+    found = []
+    for imc in (there, here):
+        found.append(imc.answer(IMAGES[0], QUESTION).to_dict())
+        forced = replace(imc.prototypes, matcher=replace(imc.prototypes.matcher, **sure))
+        found.append(IMC(imc.model, forced, sms=False).answer(IMAGES[0], QUESTION).to_dict())
+        assert found[-1]["image"]["calibrated"]
+    for mine, theirs in zip(found[2:], found[:2], strict=True):
+        chances = [row["image"]["noise"].pop("probability") for row in (mine, theirs)]
+        assert mine["answer"] == theirs["answer"] and mine["image"] == theirs["image"]
+        assert chances[0] == pytest.approx(chances[1], abs=1e-4)
+    other = load_prototypes(prototypes_file, there.model.identity)
+    replace(other, facts=other.facts | {"encoder": "0" * 64}).save(tmp_path / "alien.safetensors")
+    with pytest.raises(ImcError, match="another encoder"):
+        export_checkpoint(str(llava), tmp_path / "c", prototypes=tmp_path / "alien.safetensors", offline=True)
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_noise_identifier_alone(llava, prototypes_file, tmp_path):
+    folder = tmp_path / "b"
+    export_checkpoint(str(llava), folder, prototypes=prototypes_file, encoder_only=True, offline=True)
+    assert not {"decoder.onnx", "tokenizer.json"} & {p.name for p in folder.iterdir()}
+    row = run("-m", "imc_lite", "inspect", IMAGES[0], "--model", folder, "--json")
+    assert row.returncode == 0 and json.loads(row.stdout)["noise"]["kind"], row.stderr
+    done = run("-m", "imc_lite", "answer", IMAGES[0], QUESTION, "--model", folder)
+    assert done.returncode == 2 and "only names noise" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_host_needs_neither_torch_nor_transformers(llava, tmp_path):
+    export_checkpoint(str(llava), tmp_path / "b", offline=True)
+    code = (
+        "import sys; from imc_lite import IMC; IMC.from_pretrained(sys.argv[1]).answer(sys.argv[2], 'Is it?');"
+        "print(sorted({'torch', 'transformers', 'onnx'} & set(sys.modules)))"
+    )
+    done = run("-c", code, tmp_path / "b", IMAGES[0])
+    assert done.stdout == "[]\n", done.stderr
+    verified = run("-m", "imc_lite", "bundle", "verify", tmp_path / "b")
+    assert verified.returncode == 0
+    said = run("-m", "imc_lite", "bundle", "info", tmp_path / "b").stdout
+    assert "family\tLLaVA\n" in said and "parity\tagreement\t1\n" in said and str(llava.parent) not in said
+
+
+@pytest.mark.parametrize(("precision", "smaller"), [("fp16", 0.7), ("int8", 0.6), ("int4", 0.5)])
+def test_fewer_bits(llava, tmp_path, precision, smaller):
+    whole = export_checkpoint(str(llava), tmp_path / "whole", offline=True)
+    less = export_checkpoint(str(llava), tmp_path / "less", precision=precision, offline=True)
+    sizes = [b.files["decoder.bin"]["size"] + b.files["embed.bin"]["size"] for b in (whole, less)]
+    assert sizes[1] < smaller * sizes[0] and less.files["encoder.bin"] == whole.files["encoder.bin"]
+    assert 0 < less.manifest["parity"]["kl"] < Bounds.of(precision).divergence
+    model = open_mllm(tmp_path / "less")
+    assert model.generate(QUESTION, model.perceive(load_image(IMAGES[0])).tokens, 4).logprobs
+
+
+@pytest.mark.parametrize(
+    ("bounds", "why"),
+    [
+        (Bounds(visual=0.0), "the tower of the export differs from torch by .*nothing is written"),
+        (Bounds(agreement=1.01), "100.0% of the greedy tokens .*nothing is written"),
+    ],
+    ids=["tower", "tokens"],
+)
+def test_what_differs_from_torch_is_not_written(llava, tmp_path, bounds, why):
+    with pytest.raises(ImcError, match=why):
+        export_checkpoint(str(llava), tmp_path / "b", bounds=bounds, offline=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused(llava, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ImcError, match="is there already"):
+        export_checkpoint(str(llava), tmp_path / "there", offline=True)
+    model, processor = tiny("llava")
+    processor.chat_template = "<image> what?"
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "mute")
+    with pytest.raises(ImcError, match="does not hold the question once"):
+        export_checkpoint(str(tmp_path / "mute"), tmp_path / "b", offline=True)
+    done = run("-m", "imc_lite", "export", "default", "--precision", "int4", "-o", tmp_path / "b")
+    assert done.returncode == 2 and "--precision int4 is for Hugging Face models" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mute", "there"]
