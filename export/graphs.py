@@ -15,18 +15,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from imc_lite.models.architecture import STAGES, TAPS
+
 ALIGN = 4096  # a page, so that the runtime can map every weight
 BLOCK = 32  # weights that share a scale: the block of GGUF's Q8_0, so that the head carries over exactly
-STAGES = (
-    (1, 3, 1, 16),
-    (3, 3, 2, 24),
-    (3, 5, 2, 48),
-    (4, 3, 2, 88),
-    (4, 5, 1, 120),
-    (5, 5, 2, 208),
-    (1, 3, 1, 352),
-)
-TAPS = (0, 2, 5, 10)
 
 
 @dataclass(frozen=True)

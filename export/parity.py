@@ -129,10 +129,10 @@ def _language(
 @torch.inference_mode()
 def _greedy(mllm: HfMLLM, question: str, tokens: np.ndarray | None) -> tuple[list[int], np.ndarray]:
     """Torch's next tokens, [n], and the logits float32 [n, vocabulary] each was taken from."""
-    logits, cache, place = mllm._prefill(question, tokens, ANSWER)
+    logits, cache, place = mllm.prefill(question, tokens, ANSWER)
     rows = [logits.float().numpy()]
     for _ in range(ANSWER - 1):
-        logits = mllm._after(torch.tensor([[int(rows[-1].argmax())]]), cache, place)[0, -1]
+        logits = mllm.after(torch.tensor([[int(rows[-1].argmax())]]), cache, place)[0, -1]
         place += 1
         rows.append(logits.float().numpy())
     return [int(row.argmax()) for row in rows], np.stack(rows)

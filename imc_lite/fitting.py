@@ -21,6 +21,9 @@ CLEAN_KEPT = 0.985  # share of clean pictures that cross-fitting must leave clea
 # of few pictures by one or two (between 7 and 21 of 48, where the median is always 0.9); naming a noise survives
 # that, a map of other pictures' tokens does harm (recipes/results/foreign.json).
 FAMILIAR = 5.5
+# Features that hardly move under any noise: channels that never fire, or always fully. What little they show is
+# rounding, which is another on every processor, and weighed by its own tiny variance it would make all there unknown.
+STILL = 1e-3  # standard deviation
 KNOWN_KEPT = 0.998  # share of known pictures whose novelty cross-fitting must leave below the limit
 
 _NAMES = ("clean", *IMAGE_KINDS, "unknown")
@@ -85,14 +88,16 @@ def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
     spread, basis = np.sqrt(values[kept]), vectors[:, kept]
     whiten = toward @ (basis / spread)
     reconstruct = (basis / spread).T @ apart
-    left = within - within @ whiten @ reconstruct
+    variance = ((within - within @ whiten @ reconstruct) ** 2).mean(0)
+    still = table.reshape(-1, table.shape[2]).std(0) < STILL
+    whiten[still] = 0
     names = [c for _ in means for c in CONDITIONS]
     return Matcher(
         mean=centre,
         whiten=whiten,
         points=basis * spread,
         bias=np.zeros(len(apart)),
-        precision=1 / np.maximum((left**2).mean(0), 1e-8),
+        precision=np.where(still, 0, 1 / np.maximum(variance, STILL**2)),
         reconstruct=reconstruct,
         kinds=tuple(k for k, _ in names),
         severities=tuple(s for _, s in names),

@@ -64,7 +64,8 @@ class IMC:
             model: "default"; the folder of a bundle; "organisation/name" on the Hugging Face hub, or the folder of
                 such a checkpoint; or a loaded transformers model.
             processor: of a loaded model.
-            device: "cpu", "cuda", or "auto": CUDA for Hugging Face models where there is one. Bundles run on the CPU.
+            device: "cpu", "cuda", or "auto": CUDA for Hugging Face models, and bundles of them, where there is one. The
+                default model runs on the CPU unless "cuda" is asked for, then in torch.
             quant: of a Hugging Face language model: "none", "int8" (torchao, CPU), "int4" (bitsandbytes, CUDA); "auto"
                 is int4 on CUDA and none on the CPU.
             threads: CPU threads.

@@ -49,7 +49,7 @@ def picture():
 
 
 def logits(mllm, tokens):
-    return mllm._prefill(QUESTION, tokens, 0)[0]
+    return mllm.prefill(QUESTION, tokens, 0)[0]
 
 
 @torch.inference_mode()
@@ -296,6 +296,13 @@ def test_qwens_processor_does_what_transformers_does(family, picture, tmp_path):
     assert opened.generate(QUESTION, opened.perceive(picture).tokens, 2).logprobs
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("what", ["default", "checkpoint"])
+def test_no_cuda_is_said_in_one_line(checkpoint, what, default_bundle):
+    with pytest.raises(ImcError, match="no CUDA device here; choose --device cpu"):
+        open_mllm({"default": default_bundle}.get(what, checkpoint), offline=True, device="cuda")
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -305,7 +312,6 @@ def test_qwens_processor_does_what_transformers_does(family, picture, tmp_path):
         ({"device": "tpu"}, "no device 'tpu'"),
         ({"device": "cpu", "quant": "int4"}, "int4 needs a CUDA device"),
         ({"model": "default", "quant": "int4"}, "a bundle is quantized when it is built"),
-        ({"model": "default", "device": "cuda"}, "bundles run on the CPU"),
     ],
     ids=str,
 )

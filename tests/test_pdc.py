@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from imc_lite import IMC, ImcError, load_image
 from imc_lite.calibration import Remedy, load_prototypes
+from imc_lite.fitting import fit
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.perception import features
 from imc_lite.restore import RESTORERS, restore
@@ -70,6 +71,25 @@ def test_maps_stay_away_from_unfamiliar_pictures(imc, kind):
     assert report.gradable is None and "do not know" in report.reason
     pixels = restore(noisy, kind, report.noise.severity) if remedy.restore else noisy
     assert seen.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
+
+
+def test_rounding_of_still_channels_decides_nothing(imc, chest):
+    """Channels that never move show another rounding on every processor; verdicts must not."""
+    matcher = imc.prototypes.matcher
+    stats = imc.model.perceive(load_image(chest)).stats
+    values = features(stats)[None]
+    still = matcher.precision == 0
+    assert 0 < still.sum() < 40 and not matcher.whiten[still].any() and not matcher.shading.project[still].any()
+    rng = np.random.default_rng(0)
+    table = np.repeat(values, 40 * 48, 0).reshape(40, 48, -1) + rng.normal(0, 0.1, (40, 48, values.shape[1]))
+    table[..., :5] = values[0, :5] + rng.normal(0, 1e-5, (40, 48, 5))
+    fitted = fit(table, 0)
+    moved = values.copy()
+    moved[:, :5] += 0.02
+    for a, b in zip(fitted.evidence(values), fitted.evidence(moved), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(matcher.evidence(values), matcher.evidence(values + 0.02 * still), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_limits_are_kept_in_the_file(imc, tmp_path):

@@ -107,11 +107,11 @@ class OrtMLLM:
                 break
             ids.append(best)
             if on_text is not None:
-                on_text(self._tokenizer.decode(ids).strip())
+                on_text(self.decode(ids))
             if len(ids) == max_new_tokens:
                 break
             logits = decoder.extend(self._embed([best]))[0]
-        return Generation(self._tokenizer.decode(ids).strip(), tuple(logprobs))
+        return Generation(self.decode(ids), tuple(logprobs))
 
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each.
@@ -150,6 +150,10 @@ class OrtMLLM:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""
         return self._tokenizer.encode(text).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens."""
+        return self._tokenizer.decode(ids).strip()
 
     def _prompt_embeds(self, prompt: str, tokens: np.ndarray | None) -> np.ndarray:
         parts = self.config["prompt"]

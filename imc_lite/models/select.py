@@ -26,7 +26,8 @@ def open_mllm(
 ) -> MLLM:
     """Open "default", the folder of a bundle, or a transformers model by name, folder or itself.
 
-    Bundles run on ONNX Runtime and import no torch. For the arguments see `imc_lite.pipeline.IMC.from_pretrained`.
+    Bundles run on ONNX Runtime and import no torch, but for the default model on CUDA. For the arguments see
+    `imc_lite.pipeline.IMC.from_pretrained`.
 
     Raises:
         ImcError: no such model, not a supported one, or the choice of device and quantization does not fit it.
@@ -70,6 +71,11 @@ def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> 
     bundle = Bundle(find_bundle(name, offline=offline))
     if bundle.manifest.get("kind") == "huggingface":
         return ExportedMLLM(bundle, threads=threads, device=device)
-    if device == "cuda":
-        raise ImcError("the default model runs on the CPU; leave --device out, or give a Hugging Face model")
-    return OrtMLLM(bundle, threads=threads)
+    if device != "cuda":
+        return OrtMLLM(bundle, threads=threads)
+    try:
+        from imc_lite.models.default_torch import DefaultTorchMLLM
+        from imc_lite.models.hf.load import pick_device
+    except ImportError as error:
+        raise ImcError(f"--device cuda needs torch and transformers ({error}); install imc-lite[gpu]") from error
+    return DefaultTorchMLLM(bundle, pick_device(device))

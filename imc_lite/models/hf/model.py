@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +16,12 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from imc_lite.errors import ImcError
-from imc_lite.kernels import ops
-from imc_lite.kernels.banks import CalibrationBank, MatchBank
-from imc_lite.models.base import Generation, Perception
+from imc_lite.models.base import Perception
 from imc_lite.models.control import defuse
 from imc_lite.models.hf.families import blocks_of, early_blocks, family_of, find
 from imc_lite.models.hf.prompt import control_tokens, render
+from imc_lite.models.torch_base import TorchMLLM
 
-if TYPE_CHECKING:
-    from imc_lite.calibration import Transport
-    from imc_lite.perception import Matcher
-
-BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
 BLANK = 255  # a picture that only holds the place; a grey one would count as padding
 
 
@@ -36,7 +29,7 @@ class _Seen(Exception):
     """All that is wanted of a pass is known."""
 
 
-class HfMLLM:
+class HfMLLM(TorchMLLM):
     """A loaded transformers model of a supported family. Implements `imc_lite.models.base.MLLM`.
 
     The tower runs once a picture: what the projector is given is kept as tokens, and given again, calibrated or not,
@@ -44,7 +37,6 @@ class HfMLLM:
     """
 
     statistics = "tokens"
-    runtime = ("torch", "transformers")
 
     def __init__(self, model: Any, processor: Any, name: str | None = None) -> None:
         """Wrap a model.
@@ -70,7 +62,6 @@ class HfMLLM:
         weight = next(self.projectors[0].parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._lock = threading.RLock()  # hooks and stand-ins belong to one call at a time
-        self._bank: tuple[Any, MatchBank] | None = None
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -137,90 +128,8 @@ class HfMLLM:
         tokens = [shown[i].flatten(0, -2) for i in range(len(self.projectors))]
         return torch.cat(tokens, 1), torch.cat(moments)
 
-    @torch.inference_mode()
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
-        """float32 [N, D] -> float32 [N, D], through one map; one kernel launch on CUDA."""
-        parts = {n: self._tensor(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift")}
-        weight = torch.ones(1, 1, device=self.device)
-        return ops.calibrate(self._tensor(tokens)[None], weight, CalibrationBank(**parts))[0][0].cpu().numpy()
-
-    @torch.inference_mode()
-    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [B, F] -> probabilities float32 [B, K], novelty float32 [B]; one kernel launch on CUDA."""
-        if self._bank is None or self._bank[0] is not matcher:
-            names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
-            arrays = (torch.from_numpy(np.asarray(getattr(matcher, n))) for n in names)
-            self._bank = (matcher, MatchBank.build(*arrays, device=self.device))
-        found = ops.match_stats(self._tensor(values), self._bank[1])
-        return found.probabilities.cpu().numpy(), found.novelty.cpu().numpy()
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        prompt: str,
-        tokens: np.ndarray | None,
-        max_new_tokens: int = 32,
-        on_text: Callable[[str], object] | None = None,
-    ) -> Generation:
-        """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone.
-
-        `on_text` is called with the text so far after every token; what it raises ends the answer.
-
-        Raises:
-            ImcError: prompt and answer do not fit the context.
-        """
-        logits, cache, place = self._prefill(prompt, tokens, max_new_tokens)
-        ids: list[int] = []
-        logprobs: list[float] = []
-        while True:
-            chances = logits.float().log_softmax(-1)
-            best = int(chances.argmax())
-            logprobs.append(float(chances[best]))
-            if best in self.ends:
-                break
-            ids.append(best)
-            if on_text is not None:
-                on_text(self._decoded(ids))
-            if len(ids) == max_new_tokens:
-                break
-            logits = self._after(torch.tensor([[best]]), cache, place)[0, -1]
-            place += 1
-        return Generation(self._decoded(ids), tuple(logprobs))
-
-    def _decoded(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
-    @torch.inference_mode()
-    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
-
-        A model may have several end tokens; their probabilities are added. The prompt is read once.
-
-        Raises:
-            ImcError: prompt and candidates do not fit the context.
-        """
-        wanted = [self.encode(c) for c in candidates]
-        logits, cache, place = self._prefill(prompt, tokens, max(map(len, wanted), default=0))
-        first = logits.float().log_softmax(-1)
-        out: list[np.ndarray] = []
-        for at in range(0, len(wanted), BESIDE):
-            out += self._score(first, cache, place, wanted[at : at + BESIDE])
-        return out
-
-    def _score(self, first: torch.Tensor, cache: Any, place: int, wanted: list[list[int]]) -> list[np.ndarray]:
-        longest = max(map(len, wanted))
-        rows = first.expand(len(wanted), 1, -1)
-        if longest:
-            # Padding stands to the right, where nothing before it looks.
-            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in wanted])
-            branches = copy.deepcopy(cache)
-            branches.batch_repeat_interleave(len(wanted))
-            rows = torch.cat([rows, self._after(padded, branches, place).float().log_softmax(-1)], 1)
-        out = []
-        for row, ids in zip(rows, wanted, strict=True):
-            found = [row[i, token] for i, token in enumerate(ids)]
-            out.append(torch.stack([*found, row[len(ids), self.ends].logsumexp(0)]).cpu().numpy())
-        return out
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""
@@ -250,7 +159,8 @@ class HfMLLM:
         inputs = {name: value.to(self.device) for name, value in found.items()}
         return {n: v.to(self.dtype) if v.is_floating_point() else v for n, v in inputs.items()}
 
-    def _prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
+    @torch.inference_mode()
+    def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
         """Logits [vocabulary] after the prompt, its cache, and the position of what follows."""
         image = None if tokens is None else np.full((32, 32, 3), BLANK, np.uint8)
         inputs = self._inputs(prompt, image)
@@ -267,13 +177,6 @@ class HfMLLM:
             shift = getattr(self.model.model, "rope_deltas", None) if tokens is not None else None
         return out.logits[0, -1], out.past_key_values, length + (0 if shift is None else int(shift))
 
-    def _after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
-        """Logits [B, T, vocabulary] of ids [B, T] that follow the cache, from position `place`."""
-        places = torch.arange(place, place + ids.shape[1], device=self.device).expand(ids.shape)
-        return self.model(
-            input_ids=ids.to(self.device), position_ids=places, past_key_values=cache, use_cache=True
-        ).logits
-
     @contextmanager
     def _showing(self, tokens: np.ndarray | None) -> Iterator[None]:
         """Within, the projectors are given these tokens whatever the picture is, and the tower's blocks do not run."""
@@ -288,9 +191,6 @@ class HfMLLM:
             for projector, part in zip(self.projectors, parts, strict=True):
                 undo.callback(projector.register_forward_pre_hook(swap(part), with_kwargs=True).remove)
             yield
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
 
 
 def pass_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:

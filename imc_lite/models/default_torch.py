@@ -1,0 +1,186 @@
+"""`DefaultTorchMLLM`: the default model's bundle in PyTorch, for a GPU, where PDC runs through the kernels."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from imc_lite.bundle.store import Bundle
+from imc_lite.errors import ImcError
+from imc_lite.models.architecture import STAGES, TAPS
+from imc_lite.models.base import Perception
+from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.preprocess import preprocess
+from imc_lite.models.torch_base import TorchMLLM
+
+Weights = dict[str, torch.Tensor]
+
+
+class DefaultTorchMLLM(TorchMLLM):
+    """The weights that `imc_lite.models.ort.OrtMLLM` runs, from the same files, with the same prototypes.
+
+    Encoder and projector stay float32, noise is read from them; the language model's 8-bit weights are unpacked.
+    """
+
+    statistics = "quadrants"
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        """Read a bundle onto a device.
+
+        Args:
+            bundle: of the default model, its encoder in float32.
+            device: of torch; language model in bfloat16 on CUDA (float16 where there is none), float32 on the CPU.
+
+        Raises:
+            ImcError: a changed file, or an encoder in 8 bits.
+        """
+        if "encoder" in bundle.manifest:
+            raise ImcError(f"the encoder of {bundle.folder} is in 8 bits, which is for CPUs; give the float32 bundle")
+        self.bundle, self.device = bundle, torch.device(device)
+        self._onnx = OrtMLLM(bundle)  # tokenizer, prompt and identity are its own; no session is made
+        self.id, self.version, self.identity = bundle.id, bundle.version, self._onnx.identity
+        self.config = bundle.json("config.json")
+        self.ends = list(self.config["prompt"]["end"])
+        on_gpu = self.device.type == "cuda"
+        half = torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float16
+        self.dtype = half if on_gpu else torch.float32
+        self._encoder, self._projector = self._read("encoder"), self._read("projector")
+
+    def prototypes_file(self) -> Any:
+        """The bundle's own noise prototypes."""
+        return self._onnx.prototypes_file()
+
+    @torch.inference_mode()
+    def perceive(self, image: np.ndarray) -> Perception:
+        """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
+        tokens, stats = encode(self._tensor(preprocess(image))[None], self._encoder)
+        return Perception(tokens[0].cpu().numpy(), stats[0].cpu().numpy())
+
+    @torch.inference_mode()
+    def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
+        parts, table = self.config["prompt"], self.model.get_input_embeddings()
+        words = [*self.encode(prompt), *parts["turn"]]
+        embeds = [table(torch.tensor(ids, device=self.device)) for ids in (parts["prefix"], words)]
+        if tokens is not None:
+            embeds.insert(1, project(self._tensor(tokens), self._projector).to(self.dtype))
+        length, limit = sum(map(len, embeds)), self.config["decoder"]["positions"]
+        if length + room > limit:
+            raise ImcError(
+                f"the question takes {length + room} tokens with its answer, the model holds {limit}; "
+                "shorten the question"
+            )
+        out = self.model(inputs_embeds=torch.cat(embeds)[None], use_cache=True, logits_to_keep=1)
+        return out.logits[0, -1], out.past_key_values, length
+
+    def encode(self, text: str) -> list[int]:
+        return self._onnx.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        return self._onnx.decode(ids)
+
+    @cached_property
+    def model(self) -> LlamaForCausalLM:
+        """The decoder, read when first needed: naming noise never loads the language model."""
+        shape = self.config["decoder"]
+        config = LlamaConfig(
+            vocab_size=shape["vocab"],
+            hidden_size=shape["hidden"],
+            intermediate_size=shape["inter"],
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            num_key_value_heads=shape["kv_heads"],
+            head_dim=shape["head_dim"],
+            rms_norm_eps=shape["eps"],
+            rope_parameters={"rope_type": "default", "rope_theta": shape["rope_theta"]},
+            max_position_embeddings=shape["positions"],
+            tie_word_embeddings=True,
+        )
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        model.to_empty(device=self.device)
+        model.load_state_dict(_llama(self._read("decoder"), shape), strict=False)
+        model.tie_weights()
+        # Tables that are no weights are lost on the meta device.
+        model.model.rotary_emb = type(model.model.rotary_emb)(config).to(self.device)
+        return model.to(self.dtype).eval()
+
+    def _read(self, graph: str) -> Weights:
+        """A graph's weights, by the names and places that `imc_lite.assets` gives them."""
+        layout = json.loads((resources.files("imc_lite.assets") / "layout.json").read_text(encoding="utf-8"))
+        memory = np.memmap(self.bundle.file(f"{graph}.bin"), np.uint8, "r")
+        found = {}
+        for entry in layout[graph]:
+            count = int(np.prod(entry["shape"])) * np.dtype(entry["dtype"]).itemsize
+            part = memory[entry["offset"] : entry["offset"] + count].view(entry["dtype"]).reshape(entry["shape"])
+            found[entry["name"]] = torch.from_numpy(np.array(part)).to(self.device)
+        return found
+
+
+def encode(pixels: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
+    """EfficientNet-Lite2: float32 [B, 3, 320, 320] -> tokens [B, 25, 1280], stats [B, 1664], as
+    `imc_lite.export.graphs.encoder` writes it for ONNX."""
+
+    def conv(x: torch.Tensor, name: str, kernel: int, stride: int, groups: int, act: bool) -> torch.Tensor:
+        side = x.shape[2]
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        before, after = total // 2, total - total // 2
+        x = F.pad(x, (before, after, before, after))
+        y = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride, groups=groups)
+        return y.clamp(0, 6) if act else y
+
+    def tap(x: torch.Tensor) -> list[torch.Tensor]:
+        cells = x.unflatten(2, (2, -1)).unflatten(4, (2, -1))
+        return [v.mean((3, 5)).permute(0, 2, 3, 1).flatten(1) for v in (cells, cells.square())]
+
+    x = conv(pixels, "stem", 3, 2, 1, act=True)
+    stats, index, width = tap(x), 0, 32
+    for stage, (repeats, kernel, stride, out) in enumerate(STAGES):
+        for i in range(repeats):
+            name, step, y = f"blocks.{index}", stride if i == 0 else 1, x
+            inside = width * (6 if stage else 1)
+            if stage:
+                y = conv(y, f"{name}.expand", 1, 1, 1, act=True)
+            y = conv(y, f"{name}.depthwise", kernel, step, inside, act=True)
+            y = conv(y, f"{name}.project", 1, 1, 1, act=False)
+            x = x + y if step == 1 and width == out else y
+            if index in TAPS:
+                stats += tap(x)
+            width, index = out, index + 1
+    x = conv(x, "head", 1, 1, 1, act=True)
+    return F.avg_pool2d(x, 2).flatten(2).transpose(1, 2), torch.cat(stats, 1)
+
+
+def project(tokens: torch.Tensor, weights: Weights) -> torch.Tensor:
+    """Tokens float32 [25, 1280] -> embeddings float32 [25, 576]."""
+    x = F.layer_norm(tokens, tokens.shape[-1:], weights["norm.weight"], weights["norm.bias"], 1e-5)
+    x = F.gelu(x @ weights["fc1.weight"] + weights["fc1.bias"])
+    return x @ weights["fc2.weight"] + weights["fc2.bias"] + weights["position"]
+
+
+def _llama(weights: Weights, shape: dict[str, Any]) -> Weights:
+    """The decoder's 8-bit blocks as transformers names and parts them."""
+
+    def full(name: str) -> torch.Tensor:
+        codes, scales = weights[f"{name}.q"], weights[f"{name}.s"]
+        return ((codes.float() - 128) * scales[..., None]).flatten(1)
+
+    rows = [shape["heads"] * shape["head_dim"], *[shape["kv_heads"] * shape["head_dim"]] * 2]
+    found = {"model.embed_tokens.weight": full("head"), "model.norm.weight": weights["norm"]}
+    for i in range(shape["layers"]):
+        layer = f"model.layers.{i}"
+        parts = dict(zip(("q_proj", "k_proj", "v_proj"), full(f"l{i}.qkv").split(rows), strict=True))
+        found |= {f"{layer}.self_attn.{n}.weight": w for n, w in parts.items()}
+        found[f"{layer}.self_attn.o_proj.weight"] = full(f"l{i}.o")
+        gate, up = full(f"l{i}.gu").chunk(2)
+        found |= {f"{layer}.mlp.gate_proj.weight": gate, f"{layer}.mlp.up_proj.weight": up}
+        found[f"{layer}.mlp.down_proj.weight"] = full(f"l{i}.down")
+        found[f"{layer}.input_layernorm.weight"] = weights[f"l{i}.norm1"]
+        found[f"{layer}.post_attention_layernorm.weight"] = weights[f"l{i}.norm2"]
+    return found

@@ -1,0 +1,153 @@
+"""What models in PyTorch share: matching and calibration through the kernels, greedy answers, scores."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from imc_lite.kernels import ops
+from imc_lite.kernels.banks import MAX_PROTOTYPES, CalibrationBank, MatchBank
+from imc_lite.models.base import Generation
+
+if TYPE_CHECKING:
+    from imc_lite.calibration import Transport
+    from imc_lite.perception import Matcher
+
+BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
+
+
+class TorchMLLM(ABC):
+    """The half of `imc_lite.models.base.MLLM` that does not depend on where a model keeps its parts.
+
+    Attributes:
+        model: of transformers, with a language-model head; called with `input_ids` once a prompt has been read.
+        device: where it lies.
+        ends: ids of the tokens that end an answer.
+    """
+
+    runtime = ("torch", "transformers")
+    model: Any
+    device: torch.device
+    ends: list[int]
+    _banks: tuple[Matcher, list[MatchBank]] | None = None
+
+    @abstractmethod
+    def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
+        """Logits [vocabulary] after the prompt, its cache, and the position of what follows.
+
+        Raises:
+            ImcError: the prompt and `room` more tokens do not fit the context.
+        """
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; control tokens written in it stay plain text."""
+
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str:
+        """The text of an answer's tokens."""
+
+    @torch.inference_mode()
+    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+        """float32 [N, D] -> float32 [N, D], through one map; one kernel launch on CUDA."""
+        parts = {n: self._tensor(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift")}
+        weight = torch.ones(1, 1, device=self.device)
+        return ops.calibrate(self._tensor(tokens)[None], weight, CalibrationBank(**parts))[0][0].cpu().numpy()
+
+    @torch.inference_mode()
+    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features [B, F] -> probabilities float32 [B, K], novelty float32 [B]; one kernel launch on CUDA for
+        every 64 prototypes."""
+        if self._banks is None or self._banks[0] is not matcher:
+            self._banks = (matcher, _banks(matcher, self.device))
+        found = [ops.match_stats(self._tensor(values), bank) for bank in self._banks[1]]
+        chances = torch.cat([f.logits for f in found], 1).softmax(1)
+        return chances.cpu().numpy(), found[0].novelty.cpu().numpy()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: str,
+        tokens: np.ndarray | None,
+        max_new_tokens: int = 32,
+        on_text: Callable[[str], object] | None = None,
+    ) -> Generation:
+        """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone.
+
+        `on_text` is called with the text so far after every token; what it raises ends the answer.
+
+        Raises:
+            ImcError: prompt and answer do not fit the context.
+        """
+        logits, cache, place = self.prefill(prompt, tokens, max_new_tokens)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        while True:
+            chances = logits.float().log_softmax(-1)
+            best = int(chances.argmax())
+            logprobs.append(float(chances[best]))
+            if best in self.ends:
+                break
+            ids.append(best)
+            if on_text is not None:
+                on_text(self.decode(ids))
+            if len(ids) == max_new_tokens:
+                break
+            logits = self.after(torch.tensor([[best]]), cache, place)[0, -1]
+            place += 1
+        return Generation(self.decode(ids), tuple(logprobs))
+
+    @torch.inference_mode()
+    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
+        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
+
+        A model may have several end tokens; their probabilities are added. The prompt is read once.
+
+        Raises:
+            ImcError: prompt and candidates do not fit the context.
+        """
+        wanted = [self.encode(c) for c in candidates]
+        logits, cache, place = self.prefill(prompt, tokens, max(map(len, wanted), default=0))
+        first = logits.float().log_softmax(-1)
+        out: list[np.ndarray] = []
+        for at in range(0, len(wanted), BESIDE):
+            out += self._score(first, cache, place, wanted[at : at + BESIDE])
+        return out
+
+    def _score(self, first: torch.Tensor, cache: Any, place: int, wanted: list[list[int]]) -> list[np.ndarray]:
+        longest = max(map(len, wanted))
+        rows = first.expand(len(wanted), 1, -1)
+        if longest:
+            # Padding stands to the right, where nothing before it looks.
+            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in wanted])
+            branches = copy.deepcopy(cache)
+            branches.batch_repeat_interleave(len(wanted))
+            rows = torch.cat([rows, self.after(padded, branches, place).float().log_softmax(-1)], 1)
+        out = []
+        for row, ids in zip(rows, wanted, strict=True):
+            found = [row[i, token] for i, token in enumerate(ids)]
+            out.append(torch.stack([*found, row[len(ids), self.ends].logsumexp(0)]).cpu().numpy())
+        return out
+
+    def after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
+        """Logits [B, T, vocabulary] of ids [B, T] that follow the cache, from position `place`."""
+        places = torch.arange(place, place + ids.shape[1], device=self.device).expand(ids.shape)
+        return self.model(
+            input_ids=ids.to(self.device), position_ids=places, past_key_values=cache, use_cache=True
+        ).logits
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
+
+
+def _banks(matcher: Matcher, device: torch.device) -> list[MatchBank]:
+    """The kernel holds so many prototypes at once; the evidence of more is put together."""
+    names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
+    mean, whiten, points, bias, *rest = (torch.from_numpy(np.asarray(getattr(matcher, n))) for n in names)
+    parts = zip(points.split(MAX_PROTOTYPES), bias.split(MAX_PROTOTYPES), strict=True)
+    return [MatchBank.build(mean, whiten, p, b, *rest, device=device) for p, b in parts]
