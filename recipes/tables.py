@@ -16,7 +16,10 @@ from imc_lite.bench.report import PICTURE
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 BENCH = RESULTS / "bench" / "results.json"
-PAGES = ("README.md", "docs/measured.md", "docs/models.md", "docs/ray.md", "docs/serve.md", "recipes/MODEL_CARD.md")
+PAGES = (
+    *("README.md", "docs/deploying.md", "docs/measured.md", "docs/models.md", "docs/ray.md", "docs/serve.md"),
+    "recipes/MODEL_CARD.md",
+)
 
 
 def read(name: str) -> dict:
@@ -211,6 +214,19 @@ def hf() -> str:
     return "\n".join([*lines, "", said])
 
 
+def export() -> str:
+    found = read("export")
+    lines = [
+        "| family | language model | tower, largest difference | projector | greedy tokens as torch's | KL, nats |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        share = f"{percent(row['agreement'])} of {row['greedy tokens']:.0f}"
+        cells = [row["family"], row["precision"], f"{row['tower']:.1e}", f"{row['projector']:.1e}", share]
+        lines.append(f"| {' | '.join(cells)} | {row['kl']:.1e} |")
+    return "\n".join(lines)
+
+
 def server() -> str:
     found = read("server")
     cost, loaded, memory, over = (found[k] for k in ("overhead", "at_once", "memory", "over_the_queue"))
@@ -258,6 +274,7 @@ def archive() -> str:
 
 MAKERS = (
     *(answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime, encoder, hf),
+    export,
     *(server, archive),
 )
 
