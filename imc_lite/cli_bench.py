@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from imc_lite.errors import ImcError
+from imc_lite.models.select import DEVICES, QUANTS
+
 
 @click.group(invoke_without_command=True)
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Folder of a data set; may be repeated.")
@@ -16,7 +19,10 @@ import click
 @click.option("--quick", is_flag=True, help="20 packaged pictures at severity 4: a few minutes.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
-@click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder.")
+@click.option("-m", "--model", default="default", show_default=True, help="As for `imc-lite answer`.")
+@click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
+@click.option("--quant", type=click.Choice(QUANTS), default="auto", help="Of a Hugging Face language model.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 @click.pass_context
@@ -31,6 +37,9 @@ def bench(
     seed: int,
     output: Path | None,
     model: str,
+    prototypes: Path | None,
+    device: str,
+    quant: str,
     threads: int,
     offline: bool,
 ) -> None:
@@ -62,7 +71,15 @@ def bench(
     )
     cases = quick_cases() if quick else [c for folder in data for c in load_folder(folder)] or load_edition()
     make_plan(cases, options)  # refuse what cannot be run before a model is fetched or loaded
-    results = run_benchmark(IMC.from_pretrained(model, threads=threads, offline=offline), cases, options, output)
+    imc = IMC.from_pretrained(
+        model, device=device, quant=quant, threads=threads, offline=offline, prototypes=prototypes
+    )
+    if imc.prototypes is None:
+        raise ImcError(
+            f"{model} was opened without noise prototypes, and there is nothing to compare; build them: imc-lite "
+            "prototypes build, then give --prototypes"
+        )
+    results = run_benchmark(imc, cases, options, output)
     click.echo(headline(results))
     click.echo(f"imc-lite: wrote {output / 'results.json'}, table.md and report.html beside it", err=True)
 

@@ -294,7 +294,7 @@ def test_bootstrap_is_paired_and_covers():
 
 
 @pytest.fixture(scope="module")
-def counted() -> dict:
+def counted(default_model) -> dict:
     """Ten pictures, two questions each; noise takes 8 of 20 answers, IMC gives 6 of them back."""
     cases = tuple(Case(IMAGES / "synpic28602.jpg", "slake", {}, ()) for _ in range(10))
     questions = tuple(Question(i // 2, "slake", False, "q", "a", True) for i in range(20))
@@ -313,7 +313,7 @@ def counted() -> dict:
     }
     # A loss under text noise as well, so that every field occurs.
     parts["typo 4"]["hits"]["plain"] = "0-" * 6 + "1-" * 4
-    return Report(plan, parts, {"id": "m", "version": "1"}).to_dict()
+    return Report(plan, parts, default_model).to_dict()
 
 
 def test_recovered_share_is_what_came_back_of_what_was_lost(counted):

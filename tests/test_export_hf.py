@@ -171,6 +171,18 @@ def test_the_host_needs_neither_torch_nor_transformers(llava, tmp_path):
     assert "family\tLLaVA\n" in said and "parity\tagreement\t1\n" in said and str(llava.parent) not in said
 
 
+def test_the_benchmark_takes_it(llava, prototypes_file, tmp_path):
+    export_checkpoint(str(llava), tmp_path / "b", prototypes=prototypes_file, offline=True)
+    options = ("--limit", 1, "--noise", "gaussian", "--noise", "typo", "--severity", 4, "--model", tmp_path / "b")
+    done = run("-m", "imc_lite", "bench", *options, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["model"]["id"] == llava.name and "onnxruntime" in results["versions"]
+    assert [c["noise"] for c in results["conditions"]] == ["clean", "gaussian", "typo"]
+    bare = run("-m", "imc_lite", "bench", "--limit", 1, "--model", llava, "--offline", "-o", tmp_path / "bare")
+    assert bare.returncode == 2 and "without noise prototypes" in bare.stderr and not (tmp_path / "bare").exists()
+
+
 @pytest.mark.parametrize(("precision", "smaller"), [("fp16", 0.7), ("int8", 0.6), ("int4", 0.5)])
 def test_fewer_bits(llava, tmp_path, precision, smaller):
     whole = export_checkpoint(str(llava), tmp_path / "whole", offline=True)

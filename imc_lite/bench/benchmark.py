@@ -38,7 +38,7 @@ def run_benchmark(imc: IMC, cases: list[Case], options: Options, out: Path) -> d
     """
     run = Run(imc, make_plan(cases, options), out)
     parts = run.go()
-    results = Report(run.plan, parts, {"id": imc.model.id, "version": imc.model.version}).to_dict()
+    results = Report(run.plan, parts, imc.model).to_dict()
     files = {
         "results.json": json.dumps(results, ensure_ascii=False, indent=1) + "\n",
         "table.md": markdown(results),

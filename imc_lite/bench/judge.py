@@ -6,22 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from imc_lite.models.base import MLLM
 from imc_lite.models.ort import BLOCKED, OrtMLLM
 
+BEYOND = 3  # tokens that an answer may be longer than expected before it is cut
 MOST_TOKENS = 768  # of one pass; its attention bias grows with their square
 
 
-def judge(model: OrtMLLM, tokens: np.ndarray | None, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+def judge(model: MLLM, tokens: np.ndarray | None, pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Whether the model's greedy answer is the expected one.
 
-    An answer counts when every one of its tokens, the end token included, is the model's first choice after the ones
-    before it: what greedy decoding would have written, without decoding. Questions do not see each other.
+    With the default model an answer counts when every one of its tokens, the end token included, is the model's first
+    choice after the ones before it: what greedy decoding would have written, without decoding. Questions do not see
+    each other. Any other model writes its answer, which counts when it is the expected one but for case, spaces and a
+    full stop.
 
     Args:
         model: answers.
         tokens: float32 [N, D] of the picture, or None to ask without one.
         pairs: questions and expected answers, normalized.
     """
+    if not isinstance(model, OrtMLLM):
+        said = (model.generate(q, tokens, len(model.encode(a)) + BEYOND).text for q, a in pairs)
+        return [_plain(text) == _plain(a) for text, (_, a) in zip(said, pairs, strict=True)]
     parts, decoder = model.config["prompt"], model._decoder
     visual = [] if tokens is None else [model._projector.run(["embeds"], {"tokens": tokens[None]})[0][0]]
     prefix = np.concatenate([model._embed(parts["prefix"]), *visual])
@@ -35,6 +42,10 @@ def judge(model: OrtMLLM, tokens: np.ndarray | None, pairs: Sequence[tuple[str, 
             chunk.append(row)
         hits += _judge(model, decoder, prefix, chunk)
     return hits
+
+
+def _plain(answer: str) -> str:
+    return " ".join(answer.casefold().split()).removesuffix(".")
 
 
 def _judge(model: OrtMLLM, decoder, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]]) -> list[bool]:

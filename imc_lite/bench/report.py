@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from imc_lite.bench.stats import Bootstrap, percentiles
 from imc_lite.noise import BANK_VERSION
 from imc_lite.noise.image import IMAGE_KINDS
 
+if TYPE_CHECKING:
+    from imc_lite.models.base import MLLM
+
 FORMAT = 1
 PICTURE, OTHERS = "picture", "others"
 """Scopes: the groups of questions that need the picture, pooled, and the rest."""
@@ -25,8 +29,8 @@ PICTURE, OTHERS = "picture", "others"
 class Report:
     """Figures of a finished run."""
 
-    def __init__(self, plan: Plan, parts: dict[str, dict[str, Any]], model: dict[str, str]) -> None:
-        """A plan, its parts by name as `Run.go` gives them, and the model's id and version."""
+    def __init__(self, plan: Plan, parts: dict[str, dict[str, Any]], model: MLLM) -> None:
+        """A plan, its parts by name as `Run.go` gives them, and the model that answered."""
         self.plan, self.parts, self.model = plan, parts, model
         self.owners = np.array([q.picture for q in plan.questions])
         self.groups = np.array([q.group for q in plan.questions])
@@ -35,13 +39,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """What `results.json` holds."""
-        import onnxruntime
         import PIL
-        import tokenizers
 
         from imc_lite import __version__
 
-        packages = {"numpy": np, "onnxruntime": onnxruntime, "pillow": PIL, "tokenizers": tokenizers}
+        runtime = {name: import_module(name) for name in ("tokenizers", *self.model.runtime)}
+        packages = {"numpy": np, "pillow": PIL, **runtime}
         options = self.plan.options
         sources = {}
         for source in sorted({c.source for c in self.plan.cases}):
@@ -53,9 +56,9 @@ class Report:
         conditions += [self._condition(kind, severity, "text") for kind, severity in self.plan.text_conditions]
         return {
             "format": FORMAT,
-            "model": self.model,
+            "model": {"id": self.model.id, "version": self.model.version},
             "versions": {"imc_lite": __version__, "code": code_digest()[:12], "noise_bank": BANK_VERSION}
-            | {n: p.__version__ for n, p in packages.items()},
+            | {n: packages[n].__version__ for n in sorted(packages)},
             "seed": options.seed,
             "options": {
                 "noises": list(options.noises),
