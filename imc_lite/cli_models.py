@@ -106,7 +106,7 @@ def export(
         try:
             from imc_lite.export.hf import export_checkpoint
         except ImportError as error:
-            raise ImcError(f"Hugging Face models are exported with more ({error}); install imc-lite[cpu,export]") from error
+            raise ImcError(f"exporting this model needs more ({error}); install imc-lite[cpu,export]") from error
         export_checkpoint(
             model, output, precision=precision, prototypes=prototypes, encoder_only=encoder_only, offline=offline
         )
