@@ -13,8 +13,8 @@ from imc_lite.export.trace import ProjectorGraph, record
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.exported import ExportedMLLM
+from imc_lite.models.greedy import log_softmax
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.models.ort import log_softmax
 from imc_lite.models.pictures import prepare
 
 PICTURES = ((70, 90), (131, 47), (512, 400))  # odd sizes, tall, wide, large

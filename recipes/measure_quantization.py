@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 from imc_lite.bench.data import load_cases
 from imc_lite.images import load_image
-from imc_lite.models.ort import OrtMLLM, log_softmax
+from imc_lite.models.greedy import log_softmax
+from imc_lite.models.ort import OrtMLLM
 
 
 def float32_model(wheel: Path, weights: Path) -> torch.nn.Module:

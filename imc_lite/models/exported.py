@@ -12,7 +12,8 @@ from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.base import Generation, Perception
 from imc_lite.models.control import defuse
-from imc_lite.models.ort import BLOCKED, chunks, log_softmax, open_session
+from imc_lite.models.greedy import greedy, log_softmax
+from imc_lite.models.ort import BLOCKED, calibrated, chunks, open_session
 from imc_lite.models.pictures import prepare
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class ExportedMLLM:
 
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
-        feeds = {"x": tokens, "down": transport.down, "up": transport.up}
-        return self.session("calibrate").run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
+        return calibrated(self.session("calibrate"), tokens, transport)
 
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities [B, K], novelty [B]."""
@@ -86,20 +86,10 @@ class ExportedMLLM:
             ImcError: prompt and answer do not fit the context, or the bundle holds no language model.
         """
         memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, max_new_tokens)
-        ids: list[int] = []
-        logprobs: list[float] = []
-        while True:
-            best = int(logits.argmax())
-            logprobs.append(float(log_softmax(logits)[best]))
-            if best in self.config["ends"]:
-                break
-            ids.append(best)
-            if on_text is not None:
-                on_text(self._decoded(ids))
-            if len(ids) == max_new_tokens:
-                break
-            logits = memory.extend(self.embed([best]))[0]
-        return Generation(self._decoded(ids), tuple(logprobs))
+        ends = self.config["ends"]
+        return greedy(
+            logits, lambda token: memory.extend(self.embed([token]))[0], self.decode, ends, max_new_tokens, on_text
+        )
 
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
@@ -158,7 +148,8 @@ class ExportedMLLM:
         """int [T] -> float32 [T, hidden]."""
         return self.session("embed").run(["embeds"], {"ids": np.asarray(ids, np.int64)})[0]
 
-    def _decoded(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> str:
+        """The text of an answer's tokens."""
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     @cached_property

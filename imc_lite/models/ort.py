@@ -14,6 +14,7 @@ import numpy as np
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.base import Generation, Perception
+from imc_lite.models.greedy import greedy, log_softmax
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -74,8 +75,7 @@ class OrtMLLM:
 
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
-        feeds = {"x": tokens, "down": transport.down, "up": transport.up}
-        return self._calibrate.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
+        return calibrated(self._calibrate, tokens, transport)
 
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities [B, K], novelty [B]; numpy is fast enough beside the encoder."""
@@ -98,20 +98,15 @@ class OrtMLLM:
         decoder = self._decoder
         embeds = self._prompt_embeds(prompt, tokens)
         decoder.begin(len(embeds) + max_new_tokens)
-        logits = decoder.extend(embeds)[0]
-        end, ids, logprobs = self.config["prompt"]["end"][0], [], []
-        while True:
-            best = int(logits.argmax())
-            logprobs.append(float(log_softmax(logits)[best]))
-            if best == end:
-                break
-            ids.append(best)
-            if on_text is not None:
-                on_text(self.decode(ids))
-            if len(ids) == max_new_tokens:
-                break
-            logits = decoder.extend(self._embed([best]))[0]
-        return Generation(self.decode(ids), tuple(logprobs))
+        ends = self.config["prompt"]["end"][:1]
+        return greedy(
+            decoder.extend(embeds)[0],
+            lambda token: decoder.extend(self._embed([token]))[0],
+            self.decode,
+            ends,
+            max_new_tokens,
+            on_text,
+        )
 
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
         """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each.
@@ -225,6 +220,12 @@ def open_session(bundle: Bundle, graph: str, threads: int, providers: list[str])
         raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
 
 
+def calibrated(session: onnxruntime.InferenceSession, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    """float32 [N, D] -> float32 [N, D], through one map, by a session over calibrate.onnx."""
+    feeds = {"x": tokens, "down": transport.down, "up": transport.up}
+    return session.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
+
+
 class _Decoder:
     """The decoder with its cache: one buffer a layer, written in place through IO binding."""
 
@@ -299,12 +300,6 @@ class _Decoder:
     def _logits_index(self) -> int:
         """Outputs come in the order they were bound: the cache first, the logits last."""
         return len(self.buffers)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Natural-log probabilities along the last axis."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def _common(items: list[list[int]]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from imc_lite.kernels import ops
 from imc_lite.kernels.banks import MAX_PROTOTYPES, CalibrationBank, MatchBank
 from imc_lite.models.base import Generation
+from imc_lite.models.greedy import greedy
 
 if TYPE_CHECKING:
     from imc_lite.calibration import Transport
@@ -85,22 +87,12 @@ class TorchMLLM(ABC):
             ImcError: prompt and answer do not fit the context.
         """
         logits, cache, place = self.prefill(prompt, tokens, max_new_tokens)
-        ids: list[int] = []
-        logprobs: list[float] = []
-        while True:
-            chances = logits.float().log_softmax(-1)
-            best = int(chances.argmax())
-            logprobs.append(float(chances[best]))
-            if best in self.ends:
-                break
-            ids.append(best)
-            if on_text is not None:
-                on_text(self.decode(ids))
-            if len(ids) == max_new_tokens:
-                break
-            logits = self.after(torch.tensor([[best]]), cache, place)[0, -1]
-            place += 1
-        return Generation(self.decode(ids), tuple(logprobs))
+        places = itertools.count(place)
+
+        def step(token: int) -> np.ndarray:
+            return self.after(torch.tensor([[token]]), cache, next(places))[0, -1].float().cpu().numpy()
+
+        return greedy(logits.float().cpu().numpy(), step, self.decode, self.ends, max_new_tokens, on_text)
 
     @torch.inference_mode()
     def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
