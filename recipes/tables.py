@@ -214,6 +214,15 @@ def hf() -> str:
     return "\n".join([*lines, "", said])
 
 
+def portability() -> str:
+    found = read("portability")
+    lines = ["| encoder run by | verdicts that differ | largest difference of a statistic |", "|---|---|---|"]
+    for name, row in found["ways"].items():
+        differ = f"{row['verdicts that differ']} of {found['views']}"
+        lines.append(f"| {name} | {differ} | {row['largest difference of a statistic']:.1e} |")
+    return "\n".join(lines)
+
+
 def export() -> str:
     found = read("export")
     lines = [
@@ -275,6 +284,7 @@ def archive() -> str:
 MAKERS = (
     *(answers, headline, noise, questions, controls, ablation, foreign, perception, repair, runtime, encoder, hf),
     export,
+    portability,
     *(server, archive),
 )
 
