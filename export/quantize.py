@@ -1,8 +1,8 @@
 """The encoder in 8 bits: convolutions of int8 weights and uint8 activations, checked before they are believed.
 
 Static quantization in QDQ form (Jacob et al. 2018, arXiv 1712.05877), ranges by minimum and maximum over packaged
-pictures, clean and noisy. The stem and blocks 0-2 stay float32: noise is read from their statistics, which rounding
-would move beyond what the prototypes know. Weights keep to 7 of their 8 bits, so that no sum of two products overflows
+pictures, clean and noisy. The stem and blocks 0-2 stay float32: noise is read from their statistics, and with
+those rounded too it is named worse. Weights keep to 7 of their 8 bits, so that no sum of two products overflows
 its 16 bits on a CPU without VNNI: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html.
 `recipes/measure_encoder.py` measures other cuts, and 8 bits.
 """
