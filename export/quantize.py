@@ -25,7 +25,7 @@ from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
 from imc_lite.calibration import load_prototypes
 from imc_lite.errors import ImcError
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.models.preprocess import preprocess
 from imc_lite.noise.image import IMAGE_KINDS, apply

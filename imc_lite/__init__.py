@@ -35,7 +35,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from imc_lite.errors import ImcError
-    from imc_lite.images import load_image
+    from imc_lite.images.load import load_image
     from imc_lite.pipeline import IMC
     from imc_lite.results import Edit, ImageReport, Noise, QuestionReport, Result
 

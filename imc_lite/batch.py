@@ -23,7 +23,7 @@ class Plan:
     """What is the same for every row of a run.
 
     folder: where relative pictures start.
-    window, frame: of DICOM rows that name none, see `imc_lite.images.load_image`.
+    window, frame: of DICOM rows that name none, see `imc_lite.images.load.load_image`.
     timings: whether rows carry `timings_ms`; without them the same rows are the same bytes every time.
     """
 

@@ -156,7 +156,7 @@ def answer(
         raise click.UsageError("give an IMAGE and a QUESTION, or --batch.")
     # Refuse what cannot be answered before a model is fetched or loaded.
     check_question(question)
-    from imc_lite.images import load_image
+    from imc_lite.images.load import load_image
 
     source = click.get_binary_stream("stdin").read() if image == "-" else image
     pixels = load_image(source, window=window, frame=frame)
@@ -322,7 +322,7 @@ def noise(image: str, kind: str, severity: int, seed: int, output: Path, window:
     from PIL import Image
 
     from imc_lite.files import write_atomically
-    from imc_lite.images import load_image
+    from imc_lite.images.load import load_image
     from imc_lite.noise.image import apply
 
     noisy = apply(load_image(image, window=window, frame=frame), kind, severity, seed)

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from imc_lite.errors import ImcError
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.pipeline import IMC, MAX_NEW_TOKENS, check_question
 
 MANIFEST = ModelManifest(model_id="imc_lite", simple_class_path="imc_lite.lmms_eval.ImcLite")

@@ -14,7 +14,7 @@ import numpy as np
 
 from imc_lite.calibration import Prototypes, load_prototypes
 from imc_lite.errors import ImcError
-from imc_lite.images import Source, load_image
+from imc_lite.images.load import Source, load_image
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.restore import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
@@ -103,7 +103,7 @@ class IMC:
     def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.
 
-        `window` and `frame` are for DICOM, see `imc_lite.images.load_image`.
+        `window` and `frame` are for DICOM, see `imc_lite.images.load.load_image`.
 
         Raises:
             ImcError: the image cannot be used, or the model has no prototypes.
@@ -169,10 +169,10 @@ class IMC:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
         Args:
-            image: what `imc_lite.images.load_image` takes.
+            image: what `imc_lite.images.load.load_image` takes.
             question: up to 2,000 characters.
             id: carried into the result.
-            window: of a DICOM picture, see `imc_lite.images.load_image`.
+            window: of a DICOM picture, see `imc_lite.images.load.load_image`.
             frame: of a DICOM file, counted from 1.
             max_new_tokens: the answer is cut off there.
             on_text: called with the answer so far after every token; what it raises ends the answer.

@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.calibration import TRANSPORT_ARRAYS, Prototypes, Remedy
-from imc_lite.dicom import is_dicom
+from imc_lite.images.dicom import is_dicom
 from imc_lite.errors import ImcError
 from imc_lite.fitting import CLUSTERS, FOLDS, KNOWN, fit_matcher
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM
 from imc_lite.noise import BANK_VERSION
 from imc_lite.noise.foreign import FOREIGN, spoil

@@ -18,7 +18,7 @@ from typing import Any
 from imc_lite.batch import Answers, Plan, answer_row
 from imc_lite.errors import ImcError
 from imc_lite.pipeline import IMC
-from imc_lite.quiet import no_stderr
+from imc_lite.images.decoder_output import no_stderr
 
 LOCAL = "local"
 REACH = 10  # seconds

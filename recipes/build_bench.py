@@ -16,7 +16,7 @@ from PIL import Image
 
 from imc_lite.bench.data import Case, load_cases
 from imc_lite.files import write_atomically
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 
 SIDE, QUALITY = 640, 85
 QUICK = {"vqa_rad": 8, "bccd": 6, "hannover_cxr": 6}

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydicom.data import get_testdata_files
 
 from imc_lite.errors import ImcError
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "dicom.md"
 PACKAGES = ("pydicom", "pydicom-data", "python-gdcm")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from imc_lite.bench.data import Case, load_cases, normalize
 from imc_lite.bench.stats import interval
 from imc_lite.bench.templates import ask, cell_questions, truths
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.ort import OrtMLLM
 
 

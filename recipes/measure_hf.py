@@ -34,7 +34,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 
 from imc_lite.calibration import Transport
 from imc_lite.fitting import CONDITIONS, fit
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM
 from imc_lite.perception import features

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.bench.data import load_cases
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.prototypes import RANK, fit_transport, transport

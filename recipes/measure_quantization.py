@@ -21,7 +21,7 @@ from model import LORA_TARGETS, load_language_model
 from safetensors.torch import load_file
 
 from imc_lite.bench.data import load_cases
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.models.greedy import log_softmax
 from imc_lite.models.ort import OrtMLLM
 

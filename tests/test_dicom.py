@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from imc_lite import ImcError, load_image
-from imc_lite.dicom import coded_pixels, is_dicom
-from imc_lite.quiet import no_warnings
+from imc_lite.images.dicom import coded_pixels, is_dicom
+from imc_lite.images.decoder_output import no_warnings
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is read with imc-lite[dicom]")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -201,7 +201,7 @@ def test_hostile_files_give_one_line(monkeypatch):
         row(huge)
     bomb = make(np.zeros((4, 4), np.uint8), DeflatedExplicitVRLittleEndian)
     bomb.PixelData = bytes(4 << 20)
-    monkeypatch.setattr("imc_lite.dicom.MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("imc_lite.images.dicom.MAX_INFLATED", 1 << 20)
     with pytest.raises(ImcError, match="unpacks to over"):
         row(bomb)
     stream = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0) + bytes(64)

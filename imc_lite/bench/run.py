@@ -20,7 +20,7 @@ from imc_lite.bench.plan import Plan
 from imc_lite.bench.progress import Progress
 from imc_lite.errors import ImcError
 from imc_lite.files import write_atomically
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.noise.image import apply as spoil
 from imc_lite.noise.text import apply as garble
 from imc_lite.pipeline import IMC

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imc_lite.images import load_image
+from imc_lite.images.load import load_image
 from imc_lite.pipeline import IMC
 from imc_lite.restore import restore
 from imc_lite.server.pictures import from_data_uri

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.quiet import no_stderr, no_warnings
+from imc_lite.images.decoder_output import no_stderr, no_warnings
 
 if TYPE_CHECKING:
     from pydicom import Dataset
