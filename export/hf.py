@@ -29,7 +29,7 @@ from imc_lite.export.trace import DecoderGraph, EmbedGraph, EncoderGraph, Projec
 
 from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.store import Bundle
-from imc_lite.calibration import load_prototypes
+from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM

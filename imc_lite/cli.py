@@ -297,7 +297,7 @@ def build(
     """
     from imc_lite.models.ort import OrtMLLM
     from imc_lite.models.select import open_mllm
-    from imc_lite.prototypes import build_prototypes, find_images
+    from imc_lite.pdc.fit.build import build_prototypes, find_images
 
     found = find_images(images)
     opened = open_mllm(model, device=device, quant=quant, threads=threads, offline=offline)

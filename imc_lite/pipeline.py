@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imc_lite.calibration import Prototypes, load_prototypes
+from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images.load import Source, load_image
 from imc_lite.models.base import MLLM, Perception
-from imc_lite.restore import restore
+from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 
 from imc_lite.bench.data import load_cases
 from imc_lite.models.ort import OrtMLLM
-from imc_lite.prototypes import build_prototypes
+from imc_lite.pdc.fit.build import build_prototypes
 
 
 def main() -> None:

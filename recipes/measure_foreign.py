@@ -24,7 +24,7 @@ from imc_lite.images.load import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.pipeline import IMC
-from imc_lite.prototypes import build_prototypes
+from imc_lite.pdc.fit.build import build_prototypes
 
 
 def asked(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:

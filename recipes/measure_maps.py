@@ -19,7 +19,7 @@ from imc_lite.bench.data import load_cases
 from imc_lite.images.load import load_image
 from imc_lite.models.ort import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
-from imc_lite.prototypes import RANK, fit_transport, transport
+from imc_lite.pdc.fit.build import RANK, fit_transport, transport
 
 SEVERITIES = (2, 4)
 RANKS, COUNTS = (8, 16, 32, 64, 128), (20, 50, 100)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import load_edition
 from imc_lite.bundle.store import Bundle
-from imc_lite.calibration import load_prototypes
+from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.images.load import load_image
 from imc_lite.models.default_torch import DefaultTorchMLLM
 from imc_lite.models.ort import OrtMLLM

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.bundle.store import Bundle  # noqa: E402
-from imc_lite.calibration import load_prototypes  # noqa: E402
+from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.models.default_torch import DefaultTorchMLLM  # noqa: E402
 from imc_lite.noise.image import apply  # noqa: E402
 

@@ -187,7 +187,7 @@ def test_recognised_by_content():
 
 
 def test_prototypes_find_files_without_a_suffix(tmp_path):
-    from imc_lite.prototypes import find_images
+    from imc_lite.pdc.fit.build import find_images
 
     for name in ("IM0001", "a.dcm", "DICOMDIR"):
         (tmp_path / name).write_bytes(written(make(ramp())))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from imc_lite.bench.run import Run
 from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.restore import restore
+from imc_lite.pdc.restorers import restore
 
 SIDE, QUALITY = 240, 80
 TRIES = 5  # questions looked at for one example

@@ -24,8 +24,8 @@ from imc_lite.images.load import load_image
 from imc_lite.noise.image import apply as spoil
 from imc_lite.noise.text import apply as garble
 from imc_lite.pipeline import IMC
-from imc_lite.prototypes import RANK, fit_transport, transport
-from imc_lite.restore import RESTORERS, restore
+from imc_lite.pdc.fit.build import RANK, fit_transport, transport
+from imc_lite.pdc.restorers import RESTORERS, restore
 
 CONTROLS = ("blank", "shuffled", "text_only")
 FOLDS = 4

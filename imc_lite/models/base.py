@@ -11,8 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imc_lite.calibration import Transport
-    from imc_lite.perception import Matcher
+    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.matcher import Matcher
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MLLM(Protocol):
 
     Attributes:
         id, version: what answers say they come from.
-        statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.perception.features`).
+        statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.pdc.matcher.features`).
         runtime: modules whose versions belong into an answer's report.
         identity: SHA-256 of the encoder's weights and of its preprocessing, what prototypes belong to.
     """

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-    from imc_lite.calibration import Transport
-    from imc_lite.perception import Matcher
+    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.matcher import Matcher
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

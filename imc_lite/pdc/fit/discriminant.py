@@ -8,7 +8,7 @@ import numpy as np
 
 from imc_lite.noise.foreign import FOREIGN
 from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.perception import QUADRANTS, Matcher
+from imc_lite.pdc.matcher import QUADRANTS, Matcher
 
 KNOWN = (("clean", 0), *((kind, severity) for kind in IMAGE_KINDS for severity in range(1, 6)))
 CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in FOREIGN))
@@ -38,7 +38,7 @@ def fit_matcher(
     Args:
         table: float64 [N, 48, F], every picture under every condition of `CONDITIONS`.
         rng: draws the folds and the clusters' seeds.
-        statistics: how the features were made of an encoder's statistics (`imc_lite.perception.features`).
+        statistics: how the features were made of an encoder's statistics (`imc_lite.pdc.matcher.features`).
         most: clusters at most, of 48 prototypes each.
     """
     folds = rng.permutation(len(table)) % FOLDS
