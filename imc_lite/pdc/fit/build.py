@@ -17,7 +17,7 @@ from imc_lite.pdc.fit.discriminant import CLUSTERS, FOLDS, KNOWN, fit_matcher
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM
 from imc_lite.noise import BANK_VERSION
-from imc_lite.noise.foreign import FOREIGN, spoil
+from imc_lite.noise.artefacts import FOREIGN, spoil
 from imc_lite.noise.image import apply
 from imc_lite.pdc.matcher import QUADRANTS, features
 from imc_lite.pdc.restorers import RESTORERS, restore

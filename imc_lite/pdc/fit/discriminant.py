@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from imc_lite.noise.foreign import FOREIGN
+from imc_lite.noise.artefacts import FOREIGN
 from imc_lite.noise.image import IMAGE_KINDS
 from imc_lite.pdc.matcher import QUADRANTS, Matcher
 
