@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from imc_lite.models.architecture import STAGES, TAPS
+from imc_lite.models.default.spec import STAGES, TAPS
 
 ALIGN = 4096  # a page, so that the runtime can map every weight
 BLOCK = 32  # weights that share a scale: the block of GGUF's Q8_0, so that the head carries over exactly

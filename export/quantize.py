@@ -26,8 +26,8 @@ from imc_lite.bundle.store import Bundle
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
-from imc_lite.models.ort import OrtMLLM
-from imc_lite.models.preprocess import preprocess
+from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.models.default.preprocess import preprocess
 from imc_lite.noise.image import IMAGE_KINDS, apply
 
 KEPT = "blocks.2."  # the last part that stays float32

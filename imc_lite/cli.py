@@ -295,7 +295,7 @@ def build(
     imc-lite prototypes build --images clean/ -o ours.safetensors
     imc-lite inspect --prototypes ours.safetensors scan.png
     """
-    from imc_lite.models.ort import OrtMLLM
+    from imc_lite.models.default.onnx import OrtMLLM
     from imc_lite.models.select import open_mllm
     from imc_lite.pdc.fit.build import build_prototypes, find_images
 

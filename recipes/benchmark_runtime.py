@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 
 PREFILL, DECODE = 200, 32
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from imc_lite.bench.data import load_cases
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.pdc.fit.build import build_prototypes
 
 

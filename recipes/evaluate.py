@@ -21,7 +21,7 @@ from imc_lite.bench.data import Case, load_cases, normalize
 from imc_lite.bench.stats import interval
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images.load import load_image
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 
 
 def questions_of(case: Case, rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:

@@ -36,7 +36,7 @@ from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.images.load import load_image
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import apply
 from imc_lite.pipeline import IMC
 

@@ -21,7 +21,7 @@ from imc_lite.bench.judge import judge
 from imc_lite.bench.stats import interval
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images.load import load_image
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.pipeline import IMC
 from imc_lite.pdc.fit.build import build_prototypes

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import load_cases
 from imc_lite.images.load import load_image
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
 from imc_lite.pdc.fit.build import RANK, fit_transport, transport
 

@@ -24,7 +24,7 @@ from data import repair_questions
 from tqdm import tqdm
 
 from imc_lite.bench.data import load_cases
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.text import Damaged, damage
 from imc_lite.sms import guard
 from imc_lite.sms.agents import DAMAGED, assess, fill, repair, repair_words

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imc_lite.models.architecture import STAGES, TAPS
+from imc_lite.models.default.spec import STAGES, TAPS
 
 VISUAL_TOKENS, VISUAL_DIM = 25, 1280
 LORA_TARGETS = {

@@ -28,7 +28,7 @@ def default_bundle() -> Path:
 
 @pytest.fixture(scope="session")
 def default_model(default_bundle):
-    from imc_lite.models.ort import OrtMLLM
+    from imc_lite.models.default.onnx import OrtMLLM
 
     return OrtMLLM(default_bundle)
 

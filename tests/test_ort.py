@@ -5,7 +5,7 @@ import pytest
 
 from imc_lite import load_image
 from imc_lite.errors import ImcError
-from imc_lite.models.preprocess import preprocess
+from imc_lite.models.default.preprocess import preprocess
 
 NASTY = [
     "",

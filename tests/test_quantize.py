@@ -10,7 +10,7 @@ import pytest
 from imc_lite import IMC, ImcError, load_image
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
-from imc_lite.models.ort import OrtMLLM
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import apply
 
 pytest.importorskip("onnx", reason="an encoder in 8 bits is made with onnx; it comes with imc-lite[export]")

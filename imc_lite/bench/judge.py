@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from imc_lite.models.base import MLLM
-from imc_lite.models.ort import BLOCKED, OrtMLLM
+from imc_lite.models.default.onnx import BLOCKED, OrtMLLM
 
 BEYOND = 3  # tokens that an answer may be longer than expected before it is cut
 MOST_TOKENS = 768  # of one pass; its attention bias grows with their square

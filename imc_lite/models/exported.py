@@ -13,7 +13,7 @@ from imc_lite.errors import ImcError
 from imc_lite.models.base import Generation, Perception
 from imc_lite.models.control import defuse
 from imc_lite.models.greedy import greedy, log_softmax
-from imc_lite.models.ort import BLOCKED, calibrated, chunks, open_session
+from imc_lite.models.default.onnx import BLOCKED, calibrated, chunks, open_session
 from imc_lite.models.pictures import prepare
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def is_checkpoint(name: str) -> bool:
 def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> MLLM:
     from imc_lite.bundle.store import Bundle
     from imc_lite.models.exported import ExportedMLLM
-    from imc_lite.models.ort import OrtMLLM
+    from imc_lite.models.default.onnx import OrtMLLM
     from imc_lite.pipeline import find_bundle
 
     if quant not in ("auto", "none"):
@@ -74,7 +74,7 @@ def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> 
     if device != "cuda":
         return OrtMLLM(bundle, threads=threads)
     try:
-        from imc_lite.models.default_torch import DefaultTorchMLLM
+        from imc_lite.models.default.torch import DefaultTorchMLLM
         from imc_lite.models.hf.load import pick_device
     except ImportError as error:
         raise ImcError(f"--device cuda needs torch and transformers ({error}); install imc-lite[gpu]") from error

@@ -14,17 +14,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.architecture import STAGES, TAPS
+from imc_lite.models.default.spec import STAGES, TAPS
 from imc_lite.models.base import Perception
-from imc_lite.models.ort import OrtMLLM
-from imc_lite.models.preprocess import preprocess
+from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.models.default.preprocess import preprocess
 from imc_lite.models.torch_base import TorchMLLM
 
 Weights = dict[str, torch.Tensor]
 
 
 class DefaultTorchMLLM(TorchMLLM):
-    """The weights that `imc_lite.models.ort.OrtMLLM` runs, from the same files, with the same prototypes.
+    """The weights that `imc_lite.models.default.onnx.OrtMLLM` runs, from the same files, with the same prototypes.
 
     Encoder and projector stay float32, noise is read from them; the language model's 8-bit weights are unpacked.
     """

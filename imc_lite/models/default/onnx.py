@@ -68,7 +68,7 @@ class OrtMLLM:
 
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
-        from imc_lite.models.preprocess import preprocess
+        from imc_lite.models.default.preprocess import preprocess
 
         tokens, stats = self._encoder.run(["tokens", "stats"], {"pixels": preprocess(image)[None]})
         return Perception(tokens[0], stats[0])

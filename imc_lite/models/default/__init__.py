@@ -1,0 +1,7 @@
+"""The default model: an EfficientNet-Lite2 encoder in front of SmolLM2-135M.
+
+- `spec`: the encoder's facts, said once
+- `preprocess`: pictures as the encoder takes them
+- `onnx`: on ONNX Runtime, without torch
+- `torch`: in PyTorch, for a GPU
+"""
