@@ -55,7 +55,7 @@ def _reach(text: Any, kinds: list[str]) -> int:
 
 
 def picture(mllm: HfMLLM, recorded: Recorded) -> dict[str, Any]:
-    """The processor's steps as `imc_lite.models.pictures.prepare` takes them."""
+    """The processor's steps as `imc_lite.models.exported.picture_steps.prepare` takes them."""
     processor, kind = mllm.processor.image_processor, mllm.model.config.model_type
     spec: dict[str, Any] = {
         "pad": mllm.family.side,

@@ -12,10 +12,10 @@ from imc_lite.export.trace import ProjectorGraph, record
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.exported import ExportedMLLM
+from imc_lite.models.exported.model import ExportedMLLM
 from imc_lite.models.greedy import log_softmax
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.models.pictures import prepare
+from imc_lite.models.exported.picture_steps import prepare
 
 PICTURES = ((70, 90), (131, 47), (512, 400))  # odd sizes, tall, wide, large
 PROMPTS, ANSWER = 12, 12  # random questions, half of them about a picture; tokens of each answer

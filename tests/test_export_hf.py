@@ -20,7 +20,7 @@ from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
-from imc_lite.models.exported import ExportedMLLM  # noqa: E402
+from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.hf.prompt import image_token  # noqa: E402
 from imc_lite.models.select import open_mllm  # noqa: E402

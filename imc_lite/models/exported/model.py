@@ -14,7 +14,7 @@ from imc_lite.models.base import Generation, Perception
 from imc_lite.models.control import defuse
 from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.default.onnx import BLOCKED, calibrated, chunks, open_session
-from imc_lite.models.pictures import prepare
+from imc_lite.models.exported.picture_steps import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
