@@ -14,7 +14,7 @@ from imc_lite import __version__, cli_models
 from imc_lite.cli_bench import bench
 from imc_lite.cli_serve import serve
 from imc_lite.errors import ImcError
-from imc_lite.models.select import DEVICES, QUANTS
+from imc_lite.models.open import DEVICES, QUANTS
 
 
 def main() -> None:
@@ -296,7 +296,7 @@ def build(
     imc-lite inspect --prototypes ours.safetensors scan.png
     """
     from imc_lite.models.default.onnx import OrtMLLM
-    from imc_lite.models.select import open_mllm
+    from imc_lite.models.open import open_mllm
     from imc_lite.pdc.fit.build import build_prototypes, find_images
 
     found = find_images(images)

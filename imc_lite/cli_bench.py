@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imc_lite.errors import ImcError
-from imc_lite.models.select import DEVICES, QUANTS
+from imc_lite.models.open import DEVICES, QUANTS
 
 
 @click.group(invoke_without_command=True)

@@ -100,7 +100,7 @@ def export(
     imc-lite export google/medgemma-4b-it --precision int4 --prototypes medgemma.safetensors -o model/
     imc-lite answer --model model/ scan.png "Is there a fracture?"
     """
-    from imc_lite.models.select import is_checkpoint
+    from imc_lite.models.open import is_checkpoint
 
     if model != "default" and is_checkpoint(model):
         try:

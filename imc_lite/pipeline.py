@@ -79,7 +79,7 @@ class IMC:
             ImcError: no such model, one that is not supported, the default one cannot be built, or the prototypes
                 belong to another encoder.
         """
-        from imc_lite.models.select import open_mllm
+        from imc_lite.models.open import open_mllm
 
         opened = open_mllm(
             model, processor=processor, device=device, quant=quant, threads=threads, offline=offline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imc_lite.models.control import defuse
+from imc_lite.models.special_tokens import defuse
 from imc_lite.models.hf.families import Family
 
 
