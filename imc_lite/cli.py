@@ -138,12 +138,12 @@ def answer(
     if batch is not None:
         if image is not None:
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
-        from imc_lite.batch import Plan, in_process, run_batch
+        from imc_lite.batch.run import Plan, in_process, run_batch
 
         plan = Plan(batch.parent, window, frame, timings=not no_timings)
         answers = in_process(open_model, plan)
         if ray is not None:
-            from imc_lite.ray_batch import on_ray
+            from imc_lite.batch.ray import on_ray
 
             answers = on_ray(open_model, plan, ray, threads)
         failed = run_batch(answers, batch, output)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from imc_lite import IMC
-from imc_lite.batch import Plan, answer_row
+from imc_lite.batch.run import Plan, answer_row
 
 QUESTIONS = ("What modality is this?", "Waht body part is shown?", "In what plane was this image taken?")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch import Answers, Plan, answer_row
+from imc_lite.batch.run import Answers, Plan, answer_row
 from imc_lite.errors import ImcError
 from imc_lite.pipeline import IMC
 from imc_lite.images.decoder_output import no_stderr

@@ -41,7 +41,7 @@ def run_batch(answers: Answers, cases: Path, out: Path | None) -> int:
     """Answer every row of a JSONL or Parquet file; returns how many rows carry an error.
 
     Args:
-        answers: `in_process` or `imc_lite.ray_batch.on_ray`; asked only when there is something to answer.
+        answers: `in_process` or `imc_lite.batch.ray.on_ray`; asked only when there is something to answer.
         cases: rows {"id"?, "image", "question", "window"?, "frame"?}; a relative image path starts at this file's
             folder. A row without an id gets its line number, counted from 1.
         out: JSONL or Parquet to write, resumed if it is there; None writes JSONL to stdout.
@@ -56,7 +56,7 @@ def run_batch(answers: Answers, cases: Path, out: Path | None) -> int:
         raise ImcError(f"{out} is both input and output; choose another output file")
     if out.suffix.lower() != PARQUET:
         return _to_file(answers, lines, out)
-    from imc_lite import parquet
+    from imc_lite.batch import parquet
 
     if out.exists():
         return _check_rows(parquet.read_rows(out), lines, out)
@@ -106,7 +106,7 @@ def _to_file(answers: Answers, lines: list[str], out: Path) -> int:
 
 def _read_lines(cases: Path) -> list[str]:
     if cases.suffix.lower() == PARQUET:
-        from imc_lite.parquet import read_cases
+        from imc_lite.batch.parquet import read_cases
 
         lines = read_cases(cases)
     else:
