@@ -2,7 +2,7 @@
 
 import sys
 
-from imc_lite.cli import main
+from imc_lite.cli.main import main
 
 sys.argv.insert(1, "export")
 main()

@@ -1,6 +1,6 @@
 """`python -m imc_lite` is the `imc-lite` command."""
 
-from imc_lite.cli import main
+from imc_lite.cli.main import main
 
 if __name__ == "__main__":
     main()

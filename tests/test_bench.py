@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_code_2(name, tmp_path, default_bundle):
 
 def test_nothing_heavy_is_imported(run):
     """The run is finished, so this only takes its parts up, writes the report, and opens the model."""
-    code = "import sys; from imc_lite.cli import cli; "
+    code = "import sys; from imc_lite.cli.main import cli; "
     code += f"cli.main(['bench', *{SMALL!r}, '-o', {str(run[0])!r}], standalone_mode=False); "
     code += "print(sorted({'torch', 'transformers', 'triton', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -122,7 +122,7 @@ def test_help_and_version():
 
 def test_answering_imports_nothing_heavy(default_bundle, chest):
     """The CPU path must start fast on a host that has neither torch nor a compiler."""
-    code = "import sys; from imc_lite.cli import cli; "
+    code = "import sys; from imc_lite.cli.main import cli; "
     code += f"cli.main(['answer', {str(chest)!r}, 'hi'], standalone_mode=False); "
     code += "print(sorted({'torch', 'transformers', 'triton', 'onnx', 'gguf'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -402,6 +402,6 @@ def test_a_server_that_cannot_start_says_why(options, env, why, default_bundle):
 
 
 def test_the_command_line_stays_light():
-    code = "import sys, imc_lite.cli; print({'fastapi', 'uvicorn', 'pydicom', 'pydantic'} & set(sys.modules))"
+    code = "import sys, imc_lite.cli.main; print({'fastapi', 'uvicorn', 'pydicom', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from imc_lite import __version__, cli_models
-from imc_lite.cli_bench import bench
-from imc_lite.cli_serve import serve
+from imc_lite import __version__
+from imc_lite.cli import models as model_commands
+from imc_lite.cli.bench import bench
+from imc_lite.cli.serve import serve
 from imc_lite.errors import ImcError
 from imc_lite.models.open import DEVICES, QUANTS
 
@@ -53,7 +54,7 @@ def cli() -> None:
     """
 
 
-cli_models.register(cli)
+model_commands.register(cli)
 MODEL_HELP = "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name."
 
 
