@@ -93,6 +93,6 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["imc-lite=imc_lite.cli.main:main"],
-        "lmms_eval.models": ["imc_lite=imc_lite.lmms_eval:MANIFEST"],
+        "lmms_eval.models": ["imc_lite=imc_lite.integrations.lmms_eval:MANIFEST"],
     },
 )

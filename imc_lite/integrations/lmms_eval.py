@@ -21,7 +21,7 @@ from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
 from imc_lite.pipeline import IMC, MAX_NEW_TOKENS, check_question
 
-MANIFEST = ModelManifest(model_id="imc_lite", simple_class_path="imc_lite.lmms_eval.ImcLite")
+MANIFEST = ModelManifest(model_id="imc_lite", simple_class_path="imc_lite.integrations.lmms_eval.ImcLite")
 
 
 class ImcLite(lmms):
