@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
 SERVE = ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"]
 RAY = ["ray[data]>=2.51", "pyarrow>=15"]
 DICOM = ["pydicom>=3.0", "python-gdcm>=3.0.24"]
+# These stand at the top level of the repository and install inside the package.
+BESIDE = [f"imc_lite.{name}" for name in find_packages(include=["kernels", "kernels.*", "export", "export.*"])]
 EXTRAS = {
     "cpu": ["onnxruntime>=1.23"],
     # Never beside [cpu]: the two ONNX Runtime wheels share one import folder and break each other.
@@ -55,20 +57,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[
-        "imc_lite",
-        "imc_lite.assets",
-        "imc_lite.bench",
-        "imc_lite.bundle",
-        "imc_lite.models",
-        "imc_lite.models.hf",
-        "imc_lite.noise",
-        "imc_lite.server",
-        "imc_lite.sms",
-        "imc_lite.kernels",
-        "imc_lite.export",
-    ],
-    package_dir={"imc_lite.kernels": "kernels", "imc_lite.export": "export"},
+    packages=[*find_packages(include=["imc_lite", "imc_lite.*"]), *BESIDE],
+    package_dir={name: name.removeprefix("imc_lite.").replace(".", "/") for name in BESIDE},
     package_data={
         "imc_lite.server": ["*.html"],
         "imc_lite.assets": [

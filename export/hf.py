@@ -29,10 +29,10 @@ from imc_lite.export.trace import DecoderGraph, EmbedGraph, EncoderGraph, Projec
 
 from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.store import Bundle
-from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM
+from imc_lite.pdc.prototypes import load_prototypes
 
 OPSET = 18
 BLOCK = 32  # weights that share a scale

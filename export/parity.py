@@ -13,9 +13,9 @@ from imc_lite.export.trace import ProjectorGraph, record
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.exported.model import ExportedMLLM
+from imc_lite.models.exported.picture_steps import prepare
 from imc_lite.models.greedy import log_softmax
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.models.exported.picture_steps import prepare
 
 PICTURES = ((70, 90), (131, 47), (512, 400))  # odd sizes, tall, wide, large
 PROMPTS, ANSWER = 12, 12  # random questions, half of them about a picture; tokens of each answer
@@ -80,9 +80,7 @@ def check(mllm: HfMLLM, bundle: Bundle, bounds: Bounds, seed: int) -> dict[str, 
     return {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
-def _vision(
-    mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], encoder_only: bool
-) -> dict[str, float]:
+def _vision(mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], encoder_only: bool) -> dict[str, float]:
     found = {"pixels": 0.0, "tower": 0.0} | ({} if encoder_only else {"projector": 0.0})
     for picture in pictures:
         recorded = record(mllm, picture)

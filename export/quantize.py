@@ -23,12 +23,12 @@ from imc_lite.bench.data import Case, load_edition
 from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
-from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
 from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.pdc.prototypes import load_prototypes
 
 KEPT = "blocks.2."  # the last part that stays float32
 BITS = 7  # of the weights

@@ -19,7 +19,7 @@ _HOMES = {
     "Noise": "results",
     "QuestionReport": "results",
     "Result": "results",
-    "load_image": "images",
+    "load_image": "images.load",
 }
 __all__ = [
     "IMC",

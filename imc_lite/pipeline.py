@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.errors import ImcError
 from imc_lite.images.load import Source, load_image
 from imc_lite.models.base import MLLM, Perception
+from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise, QuestionReport, Result
 
@@ -81,9 +81,7 @@ class IMC:
         """
         from imc_lite.models.open import open_mllm
 
-        opened = open_mllm(
-            model, processor=processor, device=device, quant=quant, threads=threads, offline=offline
-        )
+        opened = open_mllm(model, processor=processor, device=device, quant=quant, threads=threads, offline=offline)
         file = (prototypes or opened.prototypes_file()) if pdc else None
         if file is None:
             return cls(opened, sms=sms)

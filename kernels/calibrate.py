@@ -192,9 +192,7 @@ def _calibrate_kernel(
         tl.store(flag_ptr, bad != 0, mask=live)
     else:
         w0 = tl.sum(tl.where(ks == k0, w, 0.0), axis=0)
-        h0, size0, bad = _project(
-            rows_ptr, stride_xd, live, down_ptr, offset_ptr, k0, D, R, BLOCK_N, BLOCK_D, BLOCK_R
-        )
+        h0, size0, bad = _project(rows_ptr, stride_xd, live, down_ptr, offset_ptr, k0, D, R, BLOCK_N, BLOCK_D, BLOCK_R)
         tl.store(flag_ptr, bad != 0, mask=live)
         copied = (bad != 0)[:, None]
         k2 = _next_active(w, ks, k1, BLOCK_K)

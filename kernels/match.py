@@ -136,17 +136,13 @@ def _finish(
         # .cg: other multiprocessors wrote these, so not from this one's L1.
         wanted = here[:, None] & (r[None, :] < R)
         z += tl.sum(tl.load(row[:, None] + r[None, :], mask=wanted, other=0.0, cache_modifier=".cg"), axis=0)
-        q += tl.sum(
-            tl.load(row[:, None] + BLOCK_R + r[None, :], mask=wanted, other=0.0, cache_modifier=".cg"), axis=0
-        )
+        q += tl.sum(tl.load(row[:, None] + BLOCK_R + r[None, :], mask=wanted, other=0.0, cache_modifier=".cg"), axis=0)
         energy += tl.load(row + 2 * BLOCK_R, mask=here, other=0.0, cache_modifier=".cg")
         broken += tl.load(row + 2 * BLOCK_R + 1, mask=here, other=0.0, cache_modifier=".cg")
     bad = tl.sum(broken, axis=0) > 0
 
     k = tl.arange(0, BLOCK_K)
-    p = tl.load(
-        prototypes_ptr + k[:, None] * R + r[None, :], mask=(k[:, None] < K) & (r[None, :] < R), other=0.0
-    )
+    p = tl.load(prototypes_ptr + k[:, None] * R + r[None, :], mask=(k[:, None] < K) & (r[None, :] < R), other=0.0)
     apart = z[None, :] - p.to(tl.float64)
     bias = tl.load(bias_ptr + k, mask=k < K, other=0.0).to(tl.float64)
     logits = tl.where(k < K, bias - 0.5 * tl.sum(apart * apart, axis=1), float("-inf"))
@@ -194,9 +190,7 @@ def _match_kernel(
         z, q, energy, bad = z + z1, q + q1, energy + energy1, tl.maximum(bad, bad1)
     else:
         stat = tl.load(column_ptr, mask=live, other=0.0).to(tl.float64)
-        z, q, energy, bad = _share(
-            stat, d, live, mean_ptr, whiten_ptr, cross_ptr, precision_ptr, R, BLOCK_R
-        )
+        z, q, energy, bad = _share(stat, d, live, mean_ptr, whiten_ptr, cross_ptr, precision_ptr, R, BLOCK_R)
 
     r = tl.arange(0, BLOCK_R)
     row = partial_ptr + (b * CHUNKS + c) * WIDTH

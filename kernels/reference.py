@@ -51,9 +51,7 @@ def match_stats(
     u = torch.where(bad[:, None], 0.0, stats.double() - mean.double())
     z = u @ whiten.double()
     logits = bias.double() - 0.5 * (z[:, None] - prototypes.double()).square().sum(2)
-    residual = (
-        (precision.double() * u * u).sum(1) - 2 * (z * (u @ cross.double())).sum(1) + ((z @ gram) * z).sum(1)
-    )
+    residual = (precision.double() * u * u).sum(1) - 2 * (z * (u @ cross.double())).sum(1) + ((z @ gram) * z).sum(1)
     novelty = (residual / stats.shape[1]).clamp_min(0).float()
     probabilities = logits.softmax(1).float()
     return (
@@ -64,9 +62,7 @@ def match_stats(
     )
 
 
-def match(
-    hidden: torch.Tensor, *bank: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def match(hidden: torch.Tensor, *bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`match_stats` of the `pool`ed tokens hidden [B, L, N, D]; bank as there."""
     return match_stats(pool(hidden), *bank)
 

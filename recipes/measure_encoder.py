@@ -34,10 +34,10 @@ from imc_lite.bench.stats import interval
 from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
-from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import apply
+from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pipeline import IMC
 
 SHIPPED = "int8 after block 2"

@@ -23,8 +23,8 @@ from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
-from imc_lite.pipeline import IMC
 from imc_lite.pdc.fit.build import build_prototypes
+from imc_lite.pipeline import IMC
 
 
 def asked(case: Case, rng: np.random.Generator) -> list[tuple[str, str]]:

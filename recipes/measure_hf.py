@@ -32,13 +32,13 @@ from transformers import (
 )
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from imc_lite.pdc.prototypes import Transport
-from imc_lite.pdc.fit.discriminant import CONDITIONS, fit
 from imc_lite.images.load import load_image
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.pdc.matcher import features
 from imc_lite.pdc.fit.build import RANK
+from imc_lite.pdc.fit.discriminant import CONDITIONS, fit
+from imc_lite.pdc.matcher import features
+from imc_lite.pdc.prototypes import Transport
 
 SIDE, PATCH, SHRINK = 512, 16, 4
 VISION = {

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import load_cases
 from imc_lite.bench.stats import interval
-from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, UNSEEN_IMAGE_KINDS, apply
+from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pipeline import IMC
 
 

@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import load_edition
 from imc_lite.bundle.store import Bundle
-from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.images.load import load_image
-from imc_lite.models.default.torch import DefaultTorchMLLM
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
+from imc_lite.models.default.torch import DefaultTorchMLLM
 from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.pdc.prototypes import load_prototypes
 
 EVERY = 2  # so many pictures apart
 SEVERITIES = (2, 4)

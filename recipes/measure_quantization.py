@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 from imc_lite.bench.data import load_cases
 from imc_lite.images.load import load_image
-from imc_lite.models.greedy import log_softmax
 from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.models.greedy import log_softmax
 
 
 def float32_model(wheel: Path, weights: Path) -> torch.nn.Module:

@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch")
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.bundle.store import Bundle  # noqa: E402
-from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.models.default.torch import DefaultTorchMLLM  # noqa: E402
 from imc_lite.noise.image import apply  # noqa: E402
+from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTIONS = ("What modality is this?", "What body part is shown?", "Is this a chest x-ray?")

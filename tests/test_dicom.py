@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from imc_lite import ImcError, load_image
-from imc_lite.images.dicom import coded_pixels, is_dicom
 from imc_lite.images.decoder_output import no_warnings
+from imc_lite.images.dicom import coded_pixels, is_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is read with imc-lite[dicom]")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402

@@ -19,12 +19,12 @@ from imc_lite.export.parity import Bounds  # noqa: E402
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
-from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.hf.prompt import image_token  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
+from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTION = "Is the heart enlarged?"

@@ -13,8 +13,8 @@ from imc_lite.export.templates import ASSETS, write_templates
 
 from imc_lite.bundle.build import fill
 from imc_lite.bundle.weights import encoder_tensors, projector_tensors, quantize_8bit
-from imc_lite.models.greedy import log_softmax
 from imc_lite.models.default.onnx import _Decoder
+from imc_lite.models.greedy import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import model as recipe

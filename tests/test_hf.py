@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
-from imc_lite.pdc.prototypes import Transport, load_prototypes  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES, find  # noqa: E402
 from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.prompt import image_token  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
-from imc_lite.pdc.matcher import features  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
+from imc_lite.pdc.matcher import features  # noqa: E402
+from imc_lite.pdc.prototypes import Transport, load_prototypes  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTION = "Is the heart enlarged?"

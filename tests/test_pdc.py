@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from imc_lite import IMC, ImcError, load_image
-from imc_lite.pdc.prototypes import Remedy, load_prototypes
-from imc_lite.pdc.fit.discriminant import fit
 from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.pdc.fit.discriminant import fit
 from imc_lite.pdc.matcher import features
+from imc_lite.pdc.prototypes import Remedy, load_prototypes
 from imc_lite.pdc.restorers import RESTORERS, restore
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))

@@ -17,8 +17,8 @@ from typing import Any
 
 from imc_lite.batch.run import Answers, Plan, answer_row
 from imc_lite.errors import ImcError
-from imc_lite.pipeline import IMC
 from imc_lite.images.decoder_output import no_stderr
+from imc_lite.pipeline import IMC
 
 LOCAL = "local"
 REACH = 10  # seconds

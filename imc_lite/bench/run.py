@@ -23,9 +23,9 @@ from imc_lite.files import write_atomically
 from imc_lite.images.load import load_image
 from imc_lite.noise.image import apply as spoil
 from imc_lite.noise.text import apply as garble
-from imc_lite.pipeline import IMC
 from imc_lite.pdc.fit.build import RANK, fit_transport, transport
 from imc_lite.pdc.restorers import RESTORERS, restore
+from imc_lite.pipeline import IMC
 
 CONTROLS = ("blank", "shuffled", "text_only")
 FOLDS = 4

@@ -239,9 +239,7 @@ def inspect(
 @click.argument("question")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with every edit.")
 @model_options
-def repair(
-    question: str, as_json: bool, model: str, device: str, quant: str, threads: int, offline: bool
-) -> None:
+def repair(question: str, as_json: bool, model: str, device: str, quant: str, threads: int, offline: bool) -> None:
     """Repair QUESTION where that is safe, or each line of stdin with -; a clean one comes back as it is.
 
     \b

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from imc_lite.images.dicom import is_dicom, load_dicom
 from imc_lite.errors import ImcError
 from imc_lite.images.decoder_output import no_warnings
+from imc_lite.images.dicom import is_dicom, load_dicom
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 100_000_000
@@ -27,7 +27,7 @@ def load_image(
     Grey, palette, CMYK and 1-bit pictures become RGB; transparency is laid on black; EXIF rotation is applied;
     of several frames the first is taken. 16-bit, 32-bit and float pictures are stretched from their own
     darkest to their brightest value, because 12-bit scans in a 16-bit file would come out black otherwise.
-    DICOM is recognised by content and shown as a viewer does (`imc_lite.images.dicom.load_dicom`); it needs imc-lite[dicom].
+    DICOM is recognised by content and shown as a viewer does (`imc_lite.images.dicom.load_dicom`, of imc-lite[dicom]).
 
     Args:
         source: a path, the bytes of a file, a binary stream, a Pillow image, or an array: [H, W] or

@@ -11,8 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imc_lite.pdc.prototypes import Transport
     from imc_lite.pdc.matcher import Matcher
+    from imc_lite.pdc.prototypes import Transport
 
 
 @dataclass(frozen=True)

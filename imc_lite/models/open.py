@@ -62,8 +62,8 @@ def is_checkpoint(name: str) -> bool:
 
 def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> MLLM:
     from imc_lite.bundle.store import Bundle
-    from imc_lite.models.exported.model import ExportedMLLM
     from imc_lite.models.default.onnx import OrtMLLM
+    from imc_lite.models.exported.model import ExportedMLLM
     from imc_lite.pipeline import find_bundle
 
     if quant not in ("auto", "none"):

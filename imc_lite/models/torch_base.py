@@ -17,8 +17,8 @@ from imc_lite.models.base import Generation
 from imc_lite.models.greedy import greedy
 
 if TYPE_CHECKING:
-    from imc_lite.pdc.prototypes import Transport
     from imc_lite.pdc.matcher import Matcher
+    from imc_lite.pdc.prototypes import Transport
 
 BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imc_lite.results import Noise
 from imc_lite.pdc.bias_field import Shading
+from imc_lite.results import Noise
 
 CHANNELS = (32, 16, 24, 48, 88)  # stem and blocks 0, 2, 5, 10 of the default encoder
 

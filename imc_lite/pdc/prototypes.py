@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.pdc.matcher import QUADRANTS, TOKENS, Matcher
 from imc_lite.pdc.bias_field import Shading
+from imc_lite.pdc.matcher import QUADRANTS, TOKENS, Matcher
 
 FORMAT = 3
 # A judgement: beyond this share of the tokens' variance (strong gaussian noise and motion blur) the default model's

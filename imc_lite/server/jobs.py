@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.images.load import load_image
-from imc_lite.pipeline import IMC
 from imc_lite.pdc.restorers import restore
+from imc_lite.pipeline import IMC
 from imc_lite.server.pictures import from_data_uri
 
 SHOWN = 640  # longest side of the picture that goes back to the page

@@ -51,9 +51,7 @@ class Word:
     tail: str
 
 
-def repair(
-    model: MLLM, question: str, lexicon: Lexicon | None = None, rewrites: bool = False
-) -> QuestionReport:
+def repair(model: MLLM, question: str, lexicon: Lexicon | None = None, rewrites: bool = False) -> QuestionReport:
     """The question repaired where that is safe, and every edit; a clean one comes back as it is.
 
     Args:

@@ -19,8 +19,8 @@ from imc_lite.models.greedy import greedy, log_softmax
 if TYPE_CHECKING:
     import onnxruntime
 
-    from imc_lite.pdc.prototypes import Transport
     from imc_lite.pdc.matcher import Matcher
+    from imc_lite.pdc.prototypes import Transport
 
 BLOCKED = np.float32(-1e4)
 CACHE_STEP = 256

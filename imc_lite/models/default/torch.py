@@ -14,10 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.default.spec import STAGES, TAPS
 from imc_lite.models.base import Perception
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
+from imc_lite.models.default.spec import STAGES, TAPS
 from imc_lite.models.torch_base import TorchMLLM
 
 Weights = dict[str, torch.Tensor]

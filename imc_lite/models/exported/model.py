@@ -11,18 +11,18 @@ import numpy as np
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.base import Generation, Perception
-from imc_lite.models.special_tokens import defuse
-from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.default.onnx import BLOCKED, calibrated, chunks, open_session
 from imc_lite.models.exported.picture_steps import prepare
+from imc_lite.models.greedy import greedy, log_softmax
+from imc_lite.models.special_tokens import defuse
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import onnxruntime
 
-    from imc_lite.pdc.prototypes import Transport
     from imc_lite.pdc.matcher import Matcher
+    from imc_lite.pdc.prototypes import Transport
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -68,9 +68,7 @@ FAMILIES = {
     ),
     "qwen2_5_vl": Family("Qwen2.5-VL", **_QWEN, projectors=("model.visual.merger",)),
     # What its deepstack mergers take goes to deeper layers of the language model.
-    "qwen3_vl": Family(
-        "Qwen3-VL", **_QWEN, projectors=("model.visual.merger", "model.visual.deepstack_merger_list")
-    ),
+    "qwen3_vl": Family("Qwen3-VL", **_QWEN, projectors=("model.visual.merger", "model.visual.deepstack_merger_list")),
 }
 
 

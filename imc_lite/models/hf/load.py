@@ -25,9 +25,7 @@ PACKAGES = {
 NO_QUANT = ", or --quant none"
 
 
-def load(
-    name: str, *, device: str = "auto", quant: str = "auto", threads: int = 1, offline: bool = False
-) -> HfMLLM:
+def load(name: str, *, device: str = "auto", quant: str = "auto", threads: int = 1, offline: bool = False) -> HfMLLM:
     """Load a checkpoint of a supported family; weights from safetensors only, and never code that comes with it.
 
     Args:

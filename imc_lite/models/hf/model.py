@@ -17,9 +17,9 @@ from torch import nn
 
 from imc_lite.errors import ImcError
 from imc_lite.models.base import Perception
-from imc_lite.models.special_tokens import defuse
 from imc_lite.models.hf.families import blocks_of, early_blocks, family_of, find
 from imc_lite.models.hf.prompt import control_tokens, render
+from imc_lite.models.special_tokens import defuse
 from imc_lite.models.torch_base import TorchMLLM
 
 BLANK = 255  # a picture that only holds the place; a grey one would count as padding

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from imc_lite.models.special_tokens import defuse
 from imc_lite.models.hf.families import Family
+from imc_lite.models.special_tokens import defuse
 
 
 def render(processor: Any, family: Family, question: str, with_image: bool) -> str:

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from imc_lite.pdc.prototypes import TRANSPORT_ARRAYS, Prototypes, Remedy
-from imc_lite.images.dicom import is_dicom
 from imc_lite.errors import ImcError
-from imc_lite.pdc.fit.discriminant import CLUSTERS, FOLDS, KNOWN, fit_matcher
+from imc_lite.images.dicom import is_dicom
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM
 from imc_lite.noise import BANK_VERSION
 from imc_lite.noise.artefacts import FOREIGN, spoil
 from imc_lite.noise.image import apply
-from imc_lite.pdc.matcher import QUADRANTS, features
-from imc_lite.pdc.restorers import RESTORERS, restore
 from imc_lite.pdc.bias_field import fit_shading
+from imc_lite.pdc.fit.discriminant import CLUSTERS, FOLDS, KNOWN, fit_matcher
+from imc_lite.pdc.matcher import QUADRANTS, features
+from imc_lite.pdc.prototypes import TRANSPORT_ARRAYS, Prototypes, Remedy
+from imc_lite.pdc.restorers import RESTORERS, restore
 from imc_lite.sms.selftest import can_rewrite
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
