@@ -90,13 +90,13 @@ def _vision(mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], en
             raise ImcError(f"the processor of {mllm.id} makes {pixels.shape} of a picture, not {mine.shape}")
         found["pixels"] = max(found["pixels"], float(np.abs(mine - pixels).mean()))
         seen = mllm.perceive(picture)
-        tokens, stats = exported.session("encoder").run(["tokens", "stats"], {"pixels": pixels})
+        tokens, stats = exported.sessions["encoder"].run(["tokens", "stats"], {"pixels": pixels})
         apart = max(float(np.abs(tokens - seen.tokens).max()), float(np.abs(stats - seen.stats).max()))
         found["tower"] = max(found["tower"], apart)
         if not encoder_only:
             with torch.inference_mode():
                 wanted = ProjectorGraph(mllm, recorded)(torch.from_numpy(seen.tokens)).numpy()
-            given = exported.session("projector").run(["embeds"], {"tokens": seen.tokens})[0]
+            given = exported.sessions["projector"].run(["embeds"], {"tokens": seen.tokens})[0]
             found["projector"] = max(found["projector"], float(np.abs(given - wanted).max()))
     return found
 

@@ -6,7 +6,7 @@ import math
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,16 @@ import numpy as np
 from imc_lite.errors import ImcError
 from imc_lite.images.load import Source, load_image
 from imc_lite.models.base import MLLM, Perception
+from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
-from imc_lite.pdc.restorers import restore
-from imc_lite.results import ImageReport, Noise, QuestionReport, Result
+from imc_lite.pdc.treat import Treated, inspect, treat
+from imc_lite.results import ImageReport, QuestionReport, Result
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 MAX_QUESTION = 2000
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
 
 
 class IMC:
@@ -87,16 +88,16 @@ class IMC:
             return cls(opened, sms=sms)
         return cls(opened, load_prototypes(file, opened.identity), sms=sms)
 
-    def repair(self, question: str) -> QuestionReport:
+    def repair(self, question: str, *, deadline: Deadline = NEVER) -> QuestionReport:
         """The question with its damage repaired where that is safe, and every edit.
 
         Raises:
             ImcError: the question cannot be used.
+            DeadlineError: the repair is no longer wanted.
         """
         from imc_lite.sms.agents import repair
 
-        rewrites = self.prototypes is not None and bool(self.prototypes.facts.get("rewrites"))
-        return repair(self.model, check_question(question), rewrites=rewrites)
+        return repair(self.model, check_question(question), rewrites=bool(self.model.rewrites))
 
     def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.
@@ -111,47 +112,12 @@ class IMC:
                 "noise is read from prototypes and this model was opened without; "
                 "build them: imc-lite prototypes build, then give --prototypes"
             )
-        stats = self.model.perceive(load_image(image, window=window, frame=frame)).stats
-        noise, familiar = self.prototypes.matcher.match(stats, self.model.evidence)
-        return replace(self._judge(noise, familiar), path=_path(image))
+        pixels = load_image(image, window=window, frame=frame)
+        return replace(inspect(self.model, self.prototypes, pixels), path=_path(image))
 
-    def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Seen:
-        """The encoder's pass and, on a noisy picture, what makes up for the noise.
-
-        Args:
-            pixels: uint8 [H, W, 3] RGB.
-            perception: of these pixels, where it is known already.
-        """
-        began = time.perf_counter()
-        perception = perception or self.model.perceive(pixels)
-        perceived = time.perf_counter()
-        tokens, report = perception.tokens, ImageReport(path=None)
-        if self.prototypes is not None:
-            noise, familiar = self.prototypes.matcher.match(perception.stats, self.model.evidence)
-            report = self._judge(noise, familiar)
-            remedy = self.prototypes.remedy(noise.kind, noise.severity)
-            if remedy is not None and remedy.restore:
-                tokens = self.model.perceive(restore(pixels, noise.kind, noise.severity)).tokens
-                report = replace(report, restored=True)
-            transport = self.prototypes.transport(remedy) if remedy is not None and familiar else None
-            if transport is not None:
-                tokens = self.model.calibrate(tokens, transport)
-                report = replace(report, calibrated=True)
-        return Seen(tokens, report, perceived - began, time.perf_counter() - perceived)
-
-    def _judge(self, noise: Noise, familiar: bool) -> ImageReport:
-        assert self.prototypes is not None
-        remedy = self.prototypes.remedy(noise.kind, noise.severity)
-        if noise.kind == "unknown":
-            reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
-            return ImageReport(None, noise, None, reason)
-        if remedy is not None and not familiar:
-            reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
-            return ImageReport(None, noise, None, reason)
-        if remedy is None or remedy.gradable:
-            return ImageReport(None, noise, True)
-        reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
-        return ImageReport(None, noise, False, reason)
+    def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Treated:
+        """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`)."""
+        return treat(self.model, self.prototypes, pixels, perception)
 
     def answer(
         self,
@@ -163,6 +129,7 @@ class IMC:
         frame: int | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         on_text: Callable[[str], object] | None = None,
+        deadline: Deadline = NEVER,
     ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
@@ -174,19 +141,24 @@ class IMC:
             frame: of a DICOM file, counted from 1.
             max_new_tokens: the answer is cut off there.
             on_text: called with the answer so far after every token; what it raises ends the answer.
+            deadline: looked at between the steps and before every pass of the language model.
 
         Raises:
-            ImcError: the image or the question cannot be used.
+            ImcError: the image or the question cannot be used, or `max_new_tokens` is not in 1-512.
+            DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
         question = check_question(question)
+        if max_new_tokens not in range(1, MOST_NEW_TOKENS + 1):
+            raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
         pixels = load_image(image, window=window, frame=frame)
         loaded = time.perf_counter()
+        deadline.check()
         seen = self.see(pixels)
         perceived = time.perf_counter()
-        report = self.repair(question) if self.sms else QuestionReport(question, question)
+        report = self.repair(question, deadline=deadline) if self.sms else QuestionReport(question, question)
         repaired = time.perf_counter()
-        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text)
+        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline)
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
         marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
@@ -202,32 +174,8 @@ class IMC:
         )
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the language model is shown, float32 [N, D], the report on it, and the seconds both parts took."""
-
-    tokens: np.ndarray
-    report: ImageReport
-    perceive_s: float
-    calibrate_s: float
-
-
 def _path(image: Source) -> str | None:
     return str(image) if isinstance(image, (str, Path)) else None
-
-
-def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> Path:
-    """The folder behind a model's name or path; the default model is built on first use."""
-    if model == "default":
-        from imc_lite.bundle.store import ensure_default
-
-        return ensure_default(offline=offline, progress=progress)
-    if Path(model).is_dir():
-        return Path(model)
-    raise ImcError(
-        f"no model {model!r}: give `default`, the folder of a bundle or of a Hugging Face model, or its "
-        "organisation/name"
-    )
 
 
 def check_question(question: str) -> str:

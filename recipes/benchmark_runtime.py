@@ -29,13 +29,13 @@ PREFILL, DECODE = 200, 32
 
 def ours(model: OrtMLLM) -> tuple[float, float]:
     """Prefill and decode tokens a second."""
-    decoder, embeds = model._decoder, model._embed(list(range(1000, 1000 + PREFILL)))
+    decoder, embeds = model.decoder, model.embed(list(range(1000, 1000 + PREFILL)))
     decoder.begin(PREFILL + DECODE)
     began = time.perf_counter()
     logits = decoder.extend(embeds)
     middle = time.perf_counter()
     for _ in range(DECODE):
-        logits = decoder.extend(model._embed([int(logits[0].argmax())]))
+        logits = decoder.extend(model.embed([int(logits[0].argmax())]))
     return PREFILL / (middle - began), DECODE / (time.perf_counter() - middle)
 
 

@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from imc_lite.bench.data import Case, load_edition
-from imc_lite.bench.judge import judge
 from imc_lite.bench.plan import Options, make_plan
 from imc_lite.bench.stats import interval
 from imc_lite.bundle.build import write_manifest
@@ -94,7 +93,7 @@ def speed(torch_encoder: Encoder, models: dict[str, OrtMLLM], pixels: np.ndarray
     """Seconds of a pass, float64 [rounds] each."""
     tensor = torch.from_numpy(pixels)
     runs: dict[str, Callable[[], object]] = {"torch eager": lambda: torch_encoder(tensor)}
-    runs |= {name: lambda m=m: m._encoder.run(None, {"pixels": pixels}) for name, m in models.items()}
+    runs |= {name: lambda m=m: m.sessions["encoder"].run(None, {"pixels": pixels}) for name, m in models.items()}
     taken: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         for _ in range(ROUNDS + 3):
@@ -116,7 +115,7 @@ def answers(models: dict[str, OrtMLLM], cases: list[Case]) -> dict[str, np.ndarr
             pairs = [(q.text, q.answer) for q in plan.questions if q.picture == i and q.dataset == "templates"]
             image = load_image(case.path)
             for view in (image, *(apply(image, kind, 4, plan.seed(i)) for kind in NOISES)):
-                rows.append([float(hit) for hit in judge(model, imc.see(view).tokens, pairs)])
+                rows.append([float(hit) for hit in model.agrees(pairs, imc.see(view).tokens)])
         most = max(map(len, rows))
         found[name] = np.array([row + [np.nan] * (most - len(row)) for row in rows])
     return found
@@ -156,7 +155,7 @@ def main() -> None:
         pixels, torch_encoder = next(samples(held)), eager()
         with torch.inference_mode():
             ours, theirs = (
-                models["float32"]._encoder.run(None, {"pixels": pixels})[0],
+                models["float32"].sessions["encoder"].run(None, {"pixels": pixels})[0],
                 torch_encoder(torch.from_numpy(pixels))[0].numpy(),
             )
         assert np.abs(ours - theirs).max() < 1e-3 * np.abs(theirs).max(), "ONNX and PyTorch disagree"
@@ -164,7 +163,7 @@ def main() -> None:
         right = {name: named(model, tqdm(held, desc=name), SEVERITIES) for name, model in models.items()}
         said = answers({name: models[name] for name in ("float32", SHIPPED)}, held)
         tokens = {
-            name: np.concatenate([m._encoder.run(["tokens"], {"pixels": x})[0] for x in samples(held)])
+            name: np.concatenate([m.sessions["encoder"].run(["tokens"], {"pixels": x})[0] for x in samples(held)])
             for name, m in models.items()
         }
         size = {name: m.bundle.files["encoder.bin"]["size"] / 2**20 for name, m in models.items()}

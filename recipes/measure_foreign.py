@@ -17,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.bench.data import Case, load_cases
-from imc_lite.bench.judge import judge
 from imc_lite.bench.stats import interval
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images.load import load_image
@@ -55,9 +54,9 @@ def main() -> None:
             view = image if kind == "clean" else apply(image, kind, 4, args.seed + 200_000 + i)
             seen = imc.see(view)
             verdicts.setdefault(kind, Counter())[seen.report.noise.kind] += 1
-            plain = judge(model, model.perceive(view).tokens, pairs)
+            plain = model.agrees(pairs, model.perceive(view).tokens)
             changed = seen.report.restored or seen.report.calibrated
-            calibrated = judge(model, seen.tokens, pairs) if changed else plain
+            calibrated = model.agrees(pairs, seen.tokens) if changed else plain
             hits.setdefault(kind, []).extend((i, a, b) for a, b in zip(plain, calibrated, strict=True))
     table = {}
     for kind, rows in hits.items():

@@ -50,19 +50,19 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     rows = [(c.path, q) for c in load_cases(args.data, "test") for q in c.questions]
     reference, quantized = float32_model(args.lm, args.weights), OrtMLLM(args.bundle)
-    decoder = quantized._decoder
+    decoder = quantized.decoder
     found: dict[str, list[tuple[bool, float]]] = {"all": [], "answer": []}
     for k in rng.choice(len(rows), args.questions, replace=False):
         path, row = rows[k]
         tokens = quantized.perceive(load_image(path)).tokens
-        prompt = quantized._prompt_embeds(row["question"], tokens)
-        embeds = np.concatenate([prompt, quantized._embed(quantized.encode(row["answer"]))])
+        prompt = quantized.prompt_embeds(row["question"], tokens)
+        embeds = np.concatenate([prompt, quantized.embed(quantized.encode(row["answer"]))])
         count = len(embeds)
         with torch.no_grad():
             truth = torch.log_softmax(reference(inputs_embeds=torch.from_numpy(embeds)[None]).logits[0], -1).numpy()
         decoder.begin(count)
         bias = np.zeros((count, count), np.float32)
-        mine = log_softmax(decoder._run(embeds, np.arange(count), bias, np.arange(count)))
+        mine = log_softmax(decoder.run(embeds, np.arange(count), bias, np.arange(count)))
         agree = truth.argmax(1) == mine.argmax(1)
         divergence = (np.exp(truth) * (truth - mine)).sum(1)
         rows_of = list(zip(agree.tolist(), divergence.tolist(), strict=True))

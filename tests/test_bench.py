@@ -20,7 +20,6 @@ from PIL import Image
 from imc_lite import IMC, ImcError, load_image
 from imc_lite.bench.benchmark import quick_cases
 from imc_lite.bench.data import EDITION, Case, edition_facts, load_edition, load_folder
-from imc_lite.bench.judge import judge
 from imc_lite.bench.plan import KINDS, Options, Plan, Question, make_plan
 from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import Report
@@ -158,16 +157,16 @@ def test_judging_agrees_with_generating(default_model):
     for picture in sorted(IMAGES.glob("*.jpg"))[:3]:
         tokens = default_model.perceive(load_image(picture)).tokens
         said = [default_model.generate(question, tokens).text == answer for question, answer in pairs]
-        assert judge(default_model, tokens, pairs) == said
-        assert judge(default_model, tokens, pairs[:1]) == said[:1]
+        assert default_model.agrees(pairs, tokens) == said
+        assert default_model.agrees(pairs[:1], tokens) == said[:1]
     blind = [default_model.generate(question, None).text == answer for question, answer in pairs]
-    assert judge(default_model, None, pairs) == blind
+    assert default_model.agrees(pairs, None) == blind
 
 
 def test_judging_many_questions_takes_several_passes(default_model):
     tokens = default_model.perceive(load_image(IMAGES / "synpic28602.jpg")).tokens
     pairs = [("What modality is this?", "x-ray"), ("What modality is this?", "ct")]
-    assert judge(default_model, tokens, pairs * 35) == judge(default_model, tokens, pairs) * 35
+    assert default_model.agrees(pairs * 35, tokens) == default_model.agrees(pairs, tokens) * 35
 
 
 def test_a_treated_picture_is_the_one_that_answering_sees(default_bundle):

@@ -2,7 +2,8 @@
 
 - `data`: pictures with questions, from the packaged edition or a folder; `templates` asks about labels
 - `plan`: which pictures, questions and noises a run takes
-- `run`: one condition after the other, resumable; `judge` says right or wrong, `progress` how long it will take
+- `conditions`: one condition judged; `run`: one after the other, resumable; `progress`: how long it will take
+- `digest`: the code that answers depend on
 - `report`: figures and intervals (`stats`) as `results.json`
 - `tables`: Markdown, and the comparison of two runs
 - `gallery`, `plots`, `page`: the HTML report

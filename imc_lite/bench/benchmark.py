@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from imc_lite.bench.data import Case, edition_facts, load_edition
 from imc_lite.bench.gallery import examples
@@ -13,6 +14,7 @@ from imc_lite.bench.plan import Options, make_plan
 from imc_lite.bench.report import Report
 from imc_lite.bench.run import Run
 from imc_lite.bench.tables import markdown
+from imc_lite.errors import ImcError
 from imc_lite.files import write_atomically
 from imc_lite.pipeline import IMC
 
@@ -34,9 +36,11 @@ def run_benchmark(imc: IMC, cases: list[Case], options: Options, out: Path) -> d
         out: a folder, made if it is missing.
 
     Raises:
-        ImcError: nothing to ask, an unknown noise, an unreadable picture, or `out` cannot be used.
+        ImcError: no prototypes, nothing to ask, an unknown noise, an unreadable picture, or `out` cannot be used.
     """
-    run = Run(imc, make_plan(cases, options), out)
+    if imc.prototypes is None:
+        raise ImcError("there are no noise prototypes, and nothing to compare; build them: imc-lite prototypes build")
+    run = Run(imc.model, imc.prototypes, make_plan(cases, options), out)
     parts = run.go()
     results = Report(run.plan, parts, imc.model).to_dict()
     files = {
@@ -45,5 +49,9 @@ def run_benchmark(imc: IMC, cases: list[Case], options: Options, out: Path) -> d
         "report.html": page(results, examples(run, parts)),
     }
     for name, text in files.items():
-        write_atomically(out / name, lambda file, text=text: file.write(text.encode()))
+        write_atomically(out / name, partial(_put, text))
     return results
+
+
+def _put(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.bench.run import Run
+from imc_lite.models.base import same_answer
 from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.pdc.restorers import restore
+from imc_lite.pdc.treat import treat
 
 SIDE, QUALITY = 240, 80
 TRIES = 5  # questions looked at for one example
@@ -67,29 +68,30 @@ def examples(run: Run, parts: dict[str, dict[str, Any]]) -> list[Example]:
 
 def _example(run: Run, parts: dict[str, Any], index: int, kind: str, severity: int, fate: str) -> Example:
     question = run.plan.questions[index]
-    clean = run.pixels(question.picture)
+    judge = run.judge
+    clean = judge.pixels(question.picture)
     pictures = [("clean", clean)]
-    asked, repaired = question.text, run.repaired.get(index, question.text)
+    asked, repaired = question.text, run.repaired().get(index, question.text)
     if kind in IMAGE_KINDS:
-        noisy = run.pixels(question.picture, kind, severity)
+        noisy = judge.pixels(question.picture, kind, severity)
         pictures.append((f"{kind.replace('_', ' ')} {severity}", noisy))
-        tokens = run.model.perceive(noisy).tokens
+        tokens = judge.model.perceive(noisy).tokens
     else:
         part = parts[f"{kind} {severity}"]
         asked, repaired = part["damaged"][str(index)], part["repaired"][str(index)]
-        noisy, tokens = clean, run.clean[question.picture]
-    seen = run.imc.see(noisy)
+        noisy, tokens = clean, judge.clean_tokens[question.picture]
+    seen = treat(judge.model, judge.prototypes, noisy)
     noise = seen.report.noise
     assert noise is not None
-    if seen.report.restored:
-        pictures.append(("restored", restore(noisy, noise.kind, noise.severity)))
+    if seen.restored is not None:
+        pictures.append(("restored", seen.restored))
     views = (
-        ("clean, plain", question.text, run.clean[question.picture]),
+        ("clean, plain", question.text, judge.clean_tokens[question.picture]),
         ("noisy, plain", asked, tokens),
         ("noisy, IMC", repaired, seen.tokens),
     )
-    said = [(who, run.model.generate(text, view).text) for who, text, view in views]
-    answers = tuple((who, text, text == question.answer) for who, text in said)
+    said = [(who, judge.model.generate(text, view).text) for who, text, view in views]
+    answers = tuple((who, text, same_answer(text, question.answer)) for who, text in said)
     did = " and ".join(
         word for word, done in (("restored", seen.report.restored), ("calibrated", seen.report.calibrated)) if done
     )

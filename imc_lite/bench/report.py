@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imc_lite.bench.conditions import CONTROLS
+from imc_lite.bench.digest import code_digest
 from imc_lite.bench.plan import Plan
-from imc_lite.bench.run import CONTROLS, code_digest
 from imc_lite.bench.stats import Bootstrap, percentiles
 from imc_lite.noise import BANK_VERSION
 from imc_lite.noise.image import IMAGE_KINDS
@@ -57,7 +58,7 @@ class Report:
         return {
             "format": FORMAT,
             "model": {"id": self.model.id, "version": self.model.version},
-            "versions": {"imc_lite": __version__, "code": code_digest()[:12], "noise_bank": BANK_VERSION}
+            "versions": {"imc_lite": __version__, "code": code_digest(self.model)[:12], "noise_bank": BANK_VERSION}
             | {n: packages[n].__version__ for n in sorted(packages)},
             "seed": options.seed,
             "options": {

@@ -119,7 +119,7 @@ def export(
 
 def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool, offline: bool) -> None:
     from imc_lite.bundle.copy import copy_bundle
-    from imc_lite.pipeline import find_bundle
+    from imc_lite.models.open import find_bundle
 
     if model != "default" and not Path(model).is_dir():
         raise ImcError(

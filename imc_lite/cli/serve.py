@@ -56,7 +56,8 @@ def serve(
         from imc_lite.server.run import serve as run
     except ModuleNotFoundError as error:
         raise ImcError(f"{error.name} is not installed; install imc-lite[serve]") from error
-    from imc_lite.pipeline import IMC, find_bundle
+    from imc_lite.models.open import find_bundle
+    from imc_lite.pipeline import IMC
     from imc_lite.server.settings import Settings, read_key
 
     settings = Settings(

@@ -1,18 +1,24 @@
-"""What the pipeline asks of a multi-modal language model."""
+"""What the pipeline asks of a multi-modal language model.
+
+Any class with the methods of `MLLM` can be asked, measured and served; docs/models.md has one in thirty lines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from imc_lite.models.deadline import NEVER, Deadline
 
+if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
     from imc_lite.pdc.prototypes import Transport
+
+LONGER = 3  # tokens that an answer may be longer than the expected one before it is cut
 
 
 @dataclass(frozen=True)
@@ -38,33 +44,50 @@ class Generation:
 class MLLM(Protocol):
     """A multi-modal language model behind a few verbs.
 
+    One model may be used from several threads at once: a call that changes the model's state keeps the others waiting.
+
     Attributes:
         id, version: what answers say they come from.
         statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.pdc.matcher.features`).
         runtime: modules whose versions belong into an answer's report.
-        identity: SHA-256 of the encoder's weights and of its preprocessing, what prototypes belong to.
+        rewrites: whether it may propose repairs of its own (`imc_lite.sms.selftest.can_rewrite`); None where nobody has
+            asked it yet.
+        identity: SHA-256 of the encoder's weights ("encoder") and of its preprocessing ("preprocessing"): what
+            prototypes belong to.
     """
 
-    id: str
-    version: str
-    statistics: str
-    runtime: tuple[str, ...]
+    @property
+    def id(self) -> str: ...
 
     @property
-    def identity(self) -> dict[str, str]:
-        """Under "encoder" and "preprocessing"."""
+    def version(self) -> str: ...
+
+    @property
+    def statistics(self) -> str: ...
+
+    @property
+    def runtime(self) -> tuple[str, ...]: ...
+
+    @property
+    def rewrites(self) -> bool | None: ...
+
+    @property
+    def identity(self) -> dict[str, str]: ...
 
     def prototypes_file(self) -> Path | None:
         """Noise prototypes that come with the model; None when they have to be built."""
 
     def perceive(self, image: np.ndarray) -> Perception:
         """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""
+        ...
 
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """Tokens float32 [N, D] through one map of the model's prototypes."""
+        ...
 
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What `Matcher.evidence` does to features [B, F], computed where the model runs."""
+        ...
 
     def generate(
         self,
@@ -72,14 +95,79 @@ class MLLM(Protocol):
         tokens: np.ndarray | None,
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
+        deadline: Deadline = NEVER,
     ) -> Generation:
-        """Answer `prompt` greedily; `tokens` is float32 [N, D] or None for text alone.
+        """Answer `prompt` greedily.
 
-        `on_text` is called with the text so far after every token; what it raises ends the answer.
+        Args:
+            prompt: the question.
+            tokens: float32 [N, D] from `perceive`, calibrated or not; None for text alone.
+            max_new_tokens: at least 1; the answer is cut off there.
+            on_text: called with the text so far after every token; what it raises ends the answer.
+            deadline: looked at before every token.
+
+        Raises:
+            ImcError: prompt and answer do not fit the context.
+            DeadlineError: the answer is no longer wanted.
         """
+        ...
 
-    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
-        """Log-probabilities of each candidate's tokens as the answer to `prompt`: one float32 [T_i] each."""
+    def score(
+        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
+    ) -> list[np.ndarray]:
+        """Natural-log probability of every token of each candidate answer, then that it ends there.
+
+        Returns one float32 [T_i + 1] a candidate. `deadline` is looked at before every pass.
+
+        Raises:
+            ImcError: prompt and candidates do not fit the context.
+            DeadlineError: the scores are no longer wanted.
+        """
+        ...
+
+    def agrees(self, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[bool]:
+        """Whether the greedy answer to each question is the expected one (`same_answer`).
+
+        Args:
+            pairs: questions with the answers expected of them.
+            tokens: float32 [N, D] of the picture that all are about, or None to ask without one.
+        """
+        ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text."""
+        """Token ids of plain text; special tokens written in it stay plain text."""
+        ...
+
+
+class BaseMLLM:
+    """What a model has that does nothing of its own for these verbs; for the rest see `MLLM`."""
+
+    statistics: str = "tokens"
+    runtime: tuple[str, ...] = ()
+    rewrites: bool | None = None
+
+    def prototypes_file(self) -> Path | None:
+        """None: they have to be built."""
+        return None
+
+    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+        """float32 [N, D] -> float32 [N, D], in numpy."""
+        return tokens + (tokens @ transport.down - transport.offset) @ transport.up + transport.shift
+
+    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features [B, F] -> probabilities [B, K], novelty [B], in numpy: fast enough beside an encoder."""
+        return matcher.evidence(values)
+
+    def agrees(self: MLLM, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[bool]:
+        """Whether what the model writes is the expected answer, one question after the other."""
+        said = (self.generate(asked, tokens, len(self.encode(answer)) + LONGER).text for asked, answer in pairs)
+        return [same_answer(text, answer) for text, (_, answer) in zip(said, pairs, strict=True)]
+
+
+def same_answer(said: str, expected: str) -> bool:
+    """Whether two answers are the same but for case, spaces and a full stop."""
+    return _plain(said) == _plain(expected)
+
+
+def _plain(answer: str) -> str:
+    return " ".join(answer.casefold().split()).removesuffix(".")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from imc_lite.models.base import Generation
+from imc_lite.models.deadline import Deadline
 
 
 def greedy(
@@ -16,6 +17,7 @@ def greedy(
     ends: Sequence[int],
     max_new_tokens: int,
     on_text: Callable[[str], object] | None,
+    deadline: Deadline,
 ) -> Generation:
     """The likeliest token, again and again.
 
@@ -26,10 +28,15 @@ def greedy(
         ends: tokens that end an answer.
         max_new_tokens: the answer is cut off there.
         on_text: called with the text so far after every token; what it raises ends the answer.
+        deadline: looked at before every token.
+
+    Raises:
+        DeadlineError: the answer is no longer wanted.
     """
     ids: list[int] = []
     logprobs: list[float] = []
     while True:
+        deadline.check()
         best = int(logits.argmax())
         logprobs.append(float(log_softmax(logits)[best]))
         if best in ends:

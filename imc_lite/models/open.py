@@ -60,11 +60,28 @@ def is_checkpoint(name: str) -> bool:
     return HUB_NAME.fullmatch(name) is not None and not folder.exists()
 
 
+def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> Path:
+    """The folder behind "default" or a path; the default model is built on first use.
+
+    Raises:
+        ImcError: no such folder, or the default model cannot be built.
+    """
+    if model == "default":
+        from imc_lite.bundle.store import ensure_default
+
+        return ensure_default(offline=offline, progress=progress)
+    if Path(model).is_dir():
+        return Path(model)
+    raise ImcError(
+        f"no model {model!r}: give `default`, the folder of a bundle or of a Hugging Face model, or its "
+        "organisation/name"
+    )
+
+
 def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> MLLM:
     from imc_lite.bundle.store import Bundle
     from imc_lite.models.default.onnx import OrtMLLM
     from imc_lite.models.exported.model import ExportedMLLM
-    from imc_lite.pipeline import find_bundle
 
     if quant not in ("auto", "none"):
         raise ImcError("a bundle is quantized when it is built; leave --quant out, or give a Hugging Face model")

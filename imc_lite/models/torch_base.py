@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ import torch
 
 from imc_lite.kernels import ops
 from imc_lite.kernels.banks import MAX_PROTOTYPES, CalibrationBank, MatchBank
-from imc_lite.models.base import Generation
+from imc_lite.models.base import BaseMLLM, Generation
+from imc_lite.models.candidates import score_candidates
+from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.greedy import greedy
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
 
 
-class TorchMLLM(ABC):
+class TorchMLLM(BaseMLLM, ABC):
     """The half of `imc_lite.models.base.MLLM` that does not depend on where a model keeps its parts.
 
     Attributes:
@@ -32,10 +35,11 @@ class TorchMLLM(ABC):
         ends: ids of the tokens that end an answer.
     """
 
-    runtime = ("torch", "transformers")
+    runtime: tuple[str, ...] = ("torch", "transformers")
     model: Any
     device: torch.device
     ends: list[int]
+    _lock: threading.RLock  # a model may remember things from one call to the next, and hooks belong to one call
     _banks: tuple[Matcher, list[MatchBank]] | None = None
 
     @abstractmethod
@@ -78,53 +82,51 @@ class TorchMLLM(ABC):
         tokens: np.ndarray | None,
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
+        deadline: Deadline = NEVER,
     ) -> Generation:
-        """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone.
+        """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone."""
+        with self._lock:
+            logits, cache, place = self.prefill(prompt, tokens, max_new_tokens)
+            places = itertools.count(place)
 
-        `on_text` is called with the text so far after every token; what it raises ends the answer.
+            def step(token: int) -> np.ndarray:
+                return self.after(torch.tensor([[token]]), cache, next(places))[0, -1].float().cpu().numpy()
 
-        Raises:
-            ImcError: prompt and answer do not fit the context.
-        """
-        logits, cache, place = self.prefill(prompt, tokens, max_new_tokens)
-        places = itertools.count(place)
-
-        def step(token: int) -> np.ndarray:
-            return self.after(torch.tensor([[token]]), cache, next(places))[0, -1].float().cpu().numpy()
-
-        return greedy(logits.float().cpu().numpy(), step, self.decode, self.ends, max_new_tokens, on_text)
+            first = logits.float().cpu().numpy()
+            return greedy(first, step, self.decode, self.ends, max_new_tokens, on_text, deadline)
 
     @torch.inference_mode()
-    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
-
-        A model may have several end tokens; their probabilities are added. The prompt is read once.
-
-        Raises:
-            ImcError: prompt and candidates do not fit the context.
-        """
+    def score(
+        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
+    ) -> list[np.ndarray]:
+        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each."""
         wanted = [self.encode(c) for c in candidates]
-        logits, cache, place = self.prefill(prompt, tokens, max(map(len, wanted), default=0))
-        first = logits.float().log_softmax(-1)
-        out: list[np.ndarray] = []
-        for at in range(0, len(wanted), BESIDE):
-            out += self._score(first, cache, place, wanted[at : at + BESIDE])
-        return out
+        cache: Any = None
+        place = 0
 
-    def _score(self, first: torch.Tensor, cache: Any, place: int, wanted: list[list[int]]) -> list[np.ndarray]:
-        longest = max(map(len, wanted))
-        rows = first.expand(len(wanted), 1, -1)
-        if longest:
+        def read(shared: list[int]) -> np.ndarray:
+            nonlocal cache, place
+            logits, cache, place = self.prefill(prompt, tokens, max(map(len, wanted)))
+            rows = logits[None]
+            if shared:
+                rows = torch.cat([rows, self.after(torch.tensor([shared]), cache, place)[0]])
+                place += len(shared)
+            return rows.float().log_softmax(-1).cpu().numpy()
+
+        def branch(chunk: list[list[int]]) -> np.ndarray:
+            longest = max(map(len, chunk))
             # Padding stands to the right, where nothing before it looks.
-            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in wanted])
+            padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in chunk])
             branches = copy.deepcopy(cache)
-            branches.batch_repeat_interleave(len(wanted))
-            rows = torch.cat([rows, self.after(padded, branches, place).float().log_softmax(-1)], 1)
-        out = []
-        for row, ids in zip(rows, wanted, strict=True):
-            found = [row[i, token] for i, token in enumerate(ids)]
-            out.append(torch.stack([*found, row[len(ids), self.ends].logsumexp(0)]).cpu().numpy())
-        return out
+            branches.batch_repeat_interleave(len(chunk))
+            rows = self.after(padded, branches, place).float().log_softmax(-1)
+            return torch.cat([row[: len(ids)] for row, ids in zip(rows, chunk, strict=True)]).cpu().numpy()
+
+        def split(rest: list[list[int]]) -> list[list[list[int]]]:
+            return [rest[at : at + BESIDE] for at in range(0, len(rest), BESIDE)]
+
+        with self._lock:
+            return score_candidates(wanted, self.ends, read, branch, split, deadline)
 
     def after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
         """Logits [B, T, vocabulary] of ids [B, T] that follow the cache, from position `place`."""

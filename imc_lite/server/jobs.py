@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.images.load import load_image
-from imc_lite.pdc.restorers import restore
 from imc_lite.pipeline import IMC
 from imc_lite.server.pictures import from_data_uri
 
@@ -99,11 +98,9 @@ def show(picture: Picture) -> Callable[[IMC], dict[str, Any]]:
 
     def job(imc: IMC) -> dict[str, Any]:
         pixels = picture.load()
-        report = imc.see(pixels).report
-        after = None
-        if report.restored and report.noise is not None:
-            after = _png(restore(pixels, report.noise.kind, report.noise.severity))
-        return {"image": asdict(report), "before": _png(pixels), "after": after}
+        seen = imc.see(pixels)
+        after = None if seen.restored is None else _png(seen.restored)
+        return {"image": asdict(seen.report), "before": _png(pixels), "after": after}
 
     return job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import cached_property
 from importlib import resources
 from typing import Any
@@ -29,7 +30,7 @@ class DefaultTorchMLLM(TorchMLLM):
     Encoder and projector stay float32, noise is read from them; the language model's 8-bit weights are unpacked.
     """
 
-    statistics = "quadrants"
+    statistics: str = "quadrants"
 
     def __init__(self, bundle: Bundle, device: str) -> None:
         """Read a bundle onto a device.
@@ -43,10 +44,10 @@ class DefaultTorchMLLM(TorchMLLM):
         """
         if "encoder" in bundle.manifest:
             raise ImcError(f"the encoder of {bundle.folder} is in 8 bits, which is for CPUs; give the float32 bundle")
-        self.bundle, self.device = bundle, torch.device(device)
+        self.bundle, self.device, self._lock = bundle, torch.device(device), threading.RLock()
         self._onnx = OrtMLLM(bundle)  # tokenizer, prompt and identity are its own; no session is made
         self.id, self.version, self.identity = bundle.id, bundle.version, self._onnx.identity
-        self.config = bundle.json("config.json")
+        self.config, self.rewrites = self._onnx.config, self._onnx.rewrites
         self.ends = list(self.config["prompt"]["end"])
         on_gpu = self.device.type == "cuda"
         half = torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float16

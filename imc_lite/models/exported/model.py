@@ -10,10 +10,12 @@ import numpy as np
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.base import Generation, Perception
-from imc_lite.models.default.onnx import BLOCKED, calibrated, chunks, open_session
+from imc_lite.models.base import BaseMLLM, Generation, Perception
+from imc_lite.models.candidates import score_candidates, split_by_room
+from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.exported.picture_steps import prepare
 from imc_lite.models.greedy import greedy, log_softmax
+from imc_lite.models.onnx_sessions import BLOCKED, Sessions, calibrated
 from imc_lite.models.special_tokens import defuse
 
 if TYPE_CHECKING:
@@ -21,20 +23,16 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-    from imc_lite.pdc.matcher import Matcher
     from imc_lite.pdc.prototypes import Transport
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-
-class ExportedMLLM:
+class ExportedMLLM(BaseMLLM):
     """A bundle of `imc_lite.export.hf` on ONNX Runtime. Implements `imc_lite.models.base.MLLM`.
 
     It answers, scores and perceives as the `HfMLLM` it was made from, and takes the same prototypes.
     """
 
-    statistics = "tokens"
-    runtime = ("onnxruntime",)
+    runtime: tuple[str, ...] = ("onnxruntime",)
 
     def __init__(self, bundle: Bundle, threads: int = 1, device: str = "auto") -> None:
         """Open a bundle.
@@ -47,11 +45,12 @@ class ExportedMLLM:
         Raises:
             ImcError: a changed file, ONNX Runtime is not installed, or it has no CUDA.
         """
-        self.bundle, self.threads, self.device = bundle, threads, device
+        self.bundle = bundle
+        self.sessions = Sessions(bundle, threads, device)
         self.id, self.version = bundle.id, bundle.version
         self.identity: dict[str, str] = bundle.manifest["identity"]
         self.config = bundle.json("config.json")
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self.rewrites = bool(self.config.get("rewrites", False))
 
     def prototypes_file(self) -> Path | None:
         """The noise prototypes it was exported with, if any."""
@@ -61,15 +60,11 @@ class ExportedMLLM:
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [N, D], stats float32 [8 D'], from one tower pass."""
         pixels = prepare(image, self.config["picture"])
-        return Perception(*self.session("encoder").run(["tokens", "stats"], {"pixels": pixels}))
+        return Perception(*self.sessions["encoder"].run(["tokens", "stats"], {"pixels": pixels}))
 
     def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
-        return calibrated(self.session("calibrate"), tokens, transport)
-
-    def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [B, F] -> probabilities [B, K], novelty [B]."""
-        return matcher.evidence(values)
+        return calibrated(self.sessions["calibrate"], tokens, transport)
 
     def generate(
         self,
@@ -77,43 +72,49 @@ class ExportedMLLM:
         tokens: np.ndarray | None,
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
+        deadline: Deadline = NEVER,
     ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone.
-
-        `on_text` is called with the text so far after every token; what it raises ends the answer.
 
         Raises:
             ImcError: prompt and answer do not fit the context, or the bundle holds no language model.
         """
         memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, max_new_tokens)
-        ends = self.config["ends"]
         return greedy(
-            logits, lambda token: memory.extend(self.embed([token]))[0], self.decode, ends, max_new_tokens, on_text
+            logits,
+            lambda token: memory.extend(self.embed([token]))[0],
+            self.decode,
+            self.config["ends"],
+            max_new_tokens,
+            on_text,
+            deadline,
         )
 
-    def score(self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None) -> list[np.ndarray]:
+    def score(
+        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
+    ) -> list[np.ndarray]:
         """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
-
-        The prompt is read once; all candidates follow in one pass that keeps them from seeing each other.
 
         Raises:
             ImcError: prompt and candidates do not fit the context, or the bundle holds no language model.
         """
         wanted = [self.encode(c) for c in candidates]
         longest = max(map(len, wanted), default=0)
-        memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, longest)
-        first, ends = log_softmax(logits), self.config["ends"]
-        out: list[np.ndarray] = []
-        for chunk in chunks(wanted, max(longest, self.config["decoder"]["positions"] - memory.length)):
-            flat = [i for ids in chunk for i in ids]
-            rows = log_softmax(memory.branch(self.embed(flat), [len(ids) for ids in chunk])) if flat else None
-            at = 0
-            for ids in chunk:
-                mine = [first] if rows is None else [first, *rows[at : at + len(ids)]]
-                at += len(ids)
-                found = [row[token] for row, token in zip(mine, ids, strict=False)]
-                out.append(np.array([*found, np.logaddexp.reduce(mine[-1][ends])], np.float32))
-        return out
+        memory: _Memory
+
+        def read(shared: list[int]) -> np.ndarray:
+            nonlocal memory
+            memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, longest)
+            more = [memory.extend(self.embed(shared), last=len(shared))] if shared else []
+            return log_softmax(np.concatenate([logits[None], *more]))
+
+        def branch(chunk: list[list[int]]) -> np.ndarray:
+            return log_softmax(memory.branch(self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]))
+
+        def split(rest: list[list[int]]) -> list[list[list[int]]]:
+            return split_by_room(rest, self.config["decoder"]["positions"] - memory.length)
+
+        return score_candidates(wanted, self.config["ends"], read, branch, split, deadline)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""
@@ -133,12 +134,12 @@ class ExportedMLLM:
                 f"the question takes {len(ids) + room} tokens with its answer, the model holds {limit}; "
                 "shorten the question"
             )
-        memory = _Memory(self.session("decoder"), self.config)
+        memory = _Memory(self.sessions["decoder"], self.config)
         embeds, shown = self.embed(ids), np.zeros(len(ids), bool)
         deep = None
         if tokens is not None:
             shown = np.array(ids) == self.config["image"]["token"]
-            visual = self.session("projector").run(["embeds"], {"tokens": np.asarray(tokens, np.float32)})[0]
+            visual = self.sessions["projector"].run(["embeds"], {"tokens": np.asarray(tokens, np.float32)})[0]
             embeds[shown] = visual[0]
             deep = np.zeros((len(visual) - 1, *embeds.shape), np.float32)
             deep[:, shown] = visual[1:]
@@ -146,7 +147,7 @@ class ExportedMLLM:
 
     def embed(self, ids: Sequence[int]) -> np.ndarray:
         """int [T] -> float32 [T, hidden]."""
-        return self.session("embed").run(["embeds"], {"ids": np.asarray(ids, np.int64)})[0]
+        return self.sessions["embed"].run(["embeds"], {"ids": np.asarray(ids, np.int64)})[0]
 
     def decode(self, ids: list[int]) -> str:
         """The text of an answer's tokens."""
@@ -157,25 +158,6 @@ class ExportedMLLM:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.bundle.file("tokenizer.json")))
-
-    def session(self, graph: str) -> onnxruntime.InferenceSession:
-        if graph not in self._sessions:
-            session = open_session(self.bundle, graph, self.threads, self._providers)
-            # A provider that is listed may still fail to start; the session says what it got.
-            if self.device == "cuda" and CUDA not in session.get_providers():
-                raise ImcError("onnxruntime finds no CUDA device here; choose --device cpu")
-            self._sessions[graph] = session
-        return self._sessions[graph]
-
-    @cached_property
-    def _providers(self) -> list[str]:
-        import onnxruntime as ort
-
-        if self.device == "cpu" or CUDA not in ort.get_available_providers():
-            if self.device == "cuda":
-                raise ImcError("this onnxruntime has no CUDA; install imc-lite[gpu], or choose --device cpu")
-            return [CPU]
-        return [CUDA, CPU]
 
 
 class _Memory:

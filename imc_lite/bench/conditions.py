@@ -1,0 +1,209 @@
+"""One condition of a run judged: which questions every arm answers right.
+
+Per picture and noise there is one encoder pass; every arm starts from its tokens, and all questions about the picture
+are judged in one pass of the language model for each view of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from imc_lite.bench.plan import Plan
+from imc_lite.images.load import load_image
+from imc_lite.models.base import MLLM, Perception
+from imc_lite.noise.image import apply as spoil
+from imc_lite.noise.text import apply as garble
+from imc_lite.pdc.fit.build import FOLDS, RANK, fit_transport, transport
+from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.restorers import RESTORERS, restore
+from imc_lite.pdc.treat import Treated, treat
+from imc_lite.pipeline import check_question
+from imc_lite.results import Noise
+from imc_lite.sms.agents import repair
+
+CONTROLS = ("blank", "shuffled", "text_only")
+ABLATED = 4  # severity from which restoring alone and the map alone are measured too
+FEWEST_FITTED = 40  # pictures; a map of rank 64 fitted on fewer says nothing
+BLANK = np.zeros((320, 320, 3), np.uint8)
+
+Part = dict[str, Any]
+Step = Callable[[float, float], object]
+
+
+class Judge:
+    """Judges the conditions of a plan with a model.
+
+    A part holds for every arm one character a question: "1" right, "0" wrong, "-" not asked.
+    """
+
+    def __init__(self, model: MLLM, prototypes: Prototypes, plan: Plan, step: Step) -> None:
+        """Nothing is judged yet.
+
+        Args:
+            model: answers.
+            prototypes: of its encoder.
+            plan: pictures and questions.
+            step: called with how many of how many parts of a condition are done.
+        """
+        self.model, self.prototypes, self.plan, self.step = model, prototypes, plan, step
+        self.mine: list[list[int]] = [[] for _ in plan.cases]
+        for i, question in enumerate(plan.questions):
+            self.mine[question.picture].append(i)
+
+    def pixels(self, picture: int, kind: str | None = None, severity: int = 0) -> np.ndarray:
+        """A picture, with noise if a kind is given."""
+        image = load_image(self.plan.cases[picture].path)
+        return image if kind is None else spoil(image, kind, severity, self.plan.seed(picture))
+
+    @cached_property
+    def clean_tokens(self) -> np.ndarray:
+        """Tokens of the clean pictures, float32 [P, N, D]."""
+        return np.stack([self.model.perceive(self.pixels(i)).tokens for i in range(len(self.plan.cases))])
+
+    def clean(self) -> Part:
+        """The clean pictures and questions, with the repairs of these and the verdicts on those."""
+        arms = self._arms("plain", "pdc", "sms", "imc")
+        verdicts, identical, repaired, memo = [], 0, {}, {}
+        for i, questions in enumerate(self.mine):
+            for q in questions:
+                text = self.plan.questions[q].text
+                if text not in memo:
+                    memo[text] = self._repair(text)
+                if memo[text] != text:
+                    repaired[q] = memo[text]
+            seen, noise = self._treat(self.pixels(i))
+            verdicts.append([noise.kind, noise.severity])
+            identical += bool(np.array_equal(seen.tokens, self.clean_tokens[i]))
+            self._four(arms, questions, self.clean_tokens[i], seen.tokens, {}, repaired)
+            self.step(i + 1, len(self.mine))
+        return {**self._done(arms), "verdicts": verdicts, "identical": identical, "repaired": repaired}
+
+    def control(self, name: str) -> Part:
+        """The questions without their picture: `name` of `CONTROLS`."""
+        arms, count = self._arms("plain"), len(self.mine)
+        blank = self.model.perceive(BLANK).tokens if name == "blank" else None
+        for i, questions in enumerate(self.mine):
+            tokens = blank
+            if name == "shuffled":  # another picture of the run, drawn for each
+                step = int(np.random.default_rng([self.plan.seed(i), 2]).integers(1, count))
+                tokens = self.clean_tokens[(i + step) % count]
+            self._mark(arms["plain"], questions, self._judged(tokens, questions, {}))
+            self.step(i + 1, count)
+        return self._done(arms)
+
+    def image_noise(self, kind: str, severity: int, repaired: dict[int, str]) -> Part:
+        """Noisy pictures, clean questions; `repaired` has those of the questions that repair changes."""
+        count, ablated = len(self.mine), severity >= ABLATED
+        noisy, treated, verdicts, alone = [], [], [], []
+        for i in range(count):
+            pixels = self.pixels(i, kind, severity)
+            perception = self.model.perceive(pixels)
+            seen, noise = self._treat(pixels, perception)
+            noisy.append(perception.tokens)
+            treated.append(seen.tokens)
+            verdicts.append([noise.kind, noise.severity])
+            if ablated and kind in RESTORERS:
+                alone.append(self.model.perceive(restore(pixels, kind, severity)).tokens)
+            self.step((i + 1) * 0.3, count)
+        before = np.stack(noisy)
+        shifted = self._crossed(before, lambda x, y: {"shift": (y - x).mean((0, 1))}, lambda x, fit: x + fit["shift"])
+        views = {"restore": alone} if alone else {}
+        if ablated and count >= FEWEST_FITTED:
+            views["transport"] = self._crossed(before, _fit, transport)
+        arms = self._arms("plain", "shift", "pdc", "sms", "imc", *views)
+        for i, questions in enumerate(self.mine):
+            self._four(arms, questions, noisy[i], treated[i], {}, repaired)
+            self._mark(arms["shift"], questions, self._judged(shifted[i], questions, {}))
+            # The parts alone are measured on what a picture states, not on every question.
+            stated = [q for q in questions if self.plan.questions[q].dataset in ("templates", "cells")]
+            for arm, view in views.items():
+                self._mark(arms[arm], stated, self._judged(view[i], stated, {}))
+            self.step((i + 1) * 0.7 + count * 0.3, count)
+        return {**self._done(arms), "verdicts": verdicts}
+
+    def text_noise(self, kind: str, severity: int) -> Part:
+        """Clean pictures, damaged questions."""
+        arms, memo = self._arms("plain", "pdc", "sms", "imc"), {}
+        damaged, repaired = {}, {}
+        for i, questions in enumerate(self.mine):
+            chosen = [q for q in questions if self.plan.questions[q].damaged]
+            for q in chosen:
+                damaged[q] = garble(self.plan.questions[q].text, kind, severity, self.plan.seed(i))
+                if damaged[q] not in memo:
+                    memo[damaged[q]] = self._repair(damaged[q])
+                repaired[q] = memo[damaged[q]]
+            treated = self._treat(self.pixels(i))[0].tokens
+            self._four(arms, chosen, self.clean_tokens[i], treated, damaged, repaired)
+            self.step(i + 1, len(self.mine))
+        return {**self._done(arms), "damaged": damaged, "repaired": repaired}
+
+    def _four(
+        self,
+        arms: dict[str, list[str]],
+        questions: list[int],
+        plain: np.ndarray,
+        treated: np.ndarray,
+        asked: dict[int, str],
+        repaired: dict[int, str],
+    ) -> None:
+        """Plain, PDC, SMS and both: two views of a picture, two wordings of each question."""
+        first = self._judged(plain, questions, asked, repaired)
+        second = first if np.array_equal(plain, treated) else self._judged(treated, questions, asked, repaired)
+        for arm, (hits, wording) in {
+            "plain": (first, asked), "pdc": (second, asked), "sms": (first, repaired), "imc": (second, repaired)
+        }.items():  # fmt: skip
+            self._mark(arms[arm], questions, hits, {**asked, **wording})
+
+    def _judged(
+        self, tokens: np.ndarray | None, questions: Iterable[int], *wordings: dict[int, str]
+    ) -> dict[tuple[int, str], bool]:
+        """Right or wrong for every different wording of the questions; one that is in no dictionary stays as it is."""
+        asked = [
+            (q, text)
+            for q in questions
+            for text in dict.fromkeys(words.get(q, self.plan.questions[q].text) for words in wordings)
+        ]
+        hits = self.model.agrees([(text, self.plan.questions[q].answer) for q, text in asked], tokens)
+        return dict(zip(asked, hits, strict=True))
+
+    def _mark(
+        self,
+        row: list[str],
+        questions: Iterable[int],
+        hits: dict[tuple[int, str], bool],
+        wording: dict[int, str] | None = None,
+    ) -> None:
+        for q in questions:
+            row[q] = "01"[hits[q, (wording or {}).get(q, self.plan.questions[q].text)]]
+
+    def _crossed(self, noisy: np.ndarray, fit: Any, mend: Any) -> np.ndarray:
+        """Tokens [P, N, D] mended by what was fitted on the pictures of the other folds, told the noise."""
+        folds = np.array([self.plan.seed(i) for i in range(len(noisy))]).argsort().argsort() % FOLDS
+        out = np.empty_like(noisy)
+        for fold in range(FOLDS):
+            held = folds == fold
+            out[held] = mend(noisy[held], fit(noisy[~held], self.clean_tokens[~held]))
+        return out
+
+    def _arms(self, *names: str) -> dict[str, list[str]]:
+        return {name: ["-"] * len(self.plan.questions) for name in names}
+
+    def _done(self, arms: dict[str, list[str]]) -> Part:
+        return {"hits": {name: "".join(row) for name, row in arms.items()}}
+
+    def _treat(self, pixels: np.ndarray, perception: Perception | None = None) -> tuple[Treated, Noise]:
+        seen = treat(self.model, self.prototypes, pixels, perception)
+        assert seen.report.noise is not None, "prototypes name a noise"
+        return seen, seen.report.noise
+
+    def _repair(self, question: str) -> str:
+        return repair(self.model, check_question(question), rewrites=bool(self.model.rewrites)).repaired
+
+
+def _fit(noisy: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
+    width = clean.shape[2]
+    return fit_transport(noisy.reshape(-1, width), clean.reshape(-1, width), RANK)

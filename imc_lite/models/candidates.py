@@ -1,0 +1,76 @@
+"""Scoring candidate answers that follow one prompt, whatever computes the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from imc_lite.models.deadline import Deadline
+
+
+def score_candidates(
+    candidates: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    read: Callable[[list[int]], np.ndarray],
+    branch: Callable[[list[list[int]]], np.ndarray],
+    split: Callable[[list[list[int]]], list[list[list[int]]]],
+    deadline: Deadline,
+) -> list[np.ndarray]:
+    """Natural-log probability of every token of each candidate, then that it ends there: float32 [T_i + 1] each.
+
+    What all candidates begin with is read once, behind the prompt; the rest follows side by side.
+
+    Args:
+        candidates: token ids.
+        ends: tokens that end an answer; their probabilities are added.
+        read: reads the prompt and the ids after it; log-probabilities float32 [1 + ids, vocabulary], the first row
+            after the prompt.
+        branch: continuations of what was read that do not see each other; log-probabilities
+            float32 [sum of lengths, vocabulary], a row after each token.
+        split: continuations that go into one pass together.
+        deadline: looked at before every pass.
+
+    Raises:
+        DeadlineError: the scores are no longer wanted.
+    """
+    if not candidates:
+        return []
+    deadline.check()
+    shared = common_beginning(candidates)
+    rows = read(shared)
+    head, first = [rows[i, token] for i, token in enumerate(shared)], rows[len(shared)]
+    out: list[np.ndarray] = []
+    for chunk in split([list(c[len(shared) :]) for c in candidates]):
+        after = first[:0]
+        if any(chunk):
+            deadline.check()
+            after = branch(chunk)
+        at = 0
+        for ids in chunk:
+            mine = [first, *after[at : at + len(ids)]]
+            at += len(ids)
+            found = [row[token] for row, token in zip(mine, ids, strict=False)]
+            out.append(np.array([*head, *found, np.logaddexp.reduce(mine[-1][list(ends)])], np.float32))
+    return out
+
+
+def common_beginning(items: Sequence[Sequence[int]]) -> list[int]:
+    """The longest beginning that all share."""
+    length = min(len(item) for item in items)
+    while any(list(item[:length]) != list(items[0][:length]) for item in items):
+        length -= 1
+    return list(items[0][:length])
+
+
+def split_by_room(items: list[list[int]], room: int) -> list[list[list[int]]]:
+    """Split so that the tokens of a pass, an end for each item among them, take at most `room` positions."""
+    parts: list[list[list[int]]] = [[]]
+    used = 0
+    for item in items:
+        if parts[-1] and used + len(item) + 1 > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(item)
+        used += len(item) + 1
+    return parts if parts[0] else []

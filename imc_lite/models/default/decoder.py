@@ -1,0 +1,104 @@
+"""The default model's decoder on ONNX Runtime, with its cache: one buffer a layer, written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imc_lite.errors import ImcError
+from imc_lite.models.onnx_sessions import BLOCKED
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CACHE_STEP = 256  # positions that a cache grows by
+
+
+class Decoder:
+    """Reads embeddings, remembers them, and gives logits. One sequence at a time: callers take turns."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, shape: dict[str, Any]) -> None:
+        self.session, self.shape = session, shape
+        self.capacity = self.length = 0
+
+    def begin(self, length: int) -> None:
+        """Empty the cache and make room for `length` positions."""
+        if length > self.shape["positions"]:
+            raise ImcError(
+                f"the question takes {length} tokens with its answer, the model holds {self.shape['positions']}; "
+                "shorten the question"
+            )
+        self.length = 0
+        if length <= self.capacity:
+            return
+        import onnxruntime as ort
+
+        self.capacity = -(-length // CACHE_STEP) * CACHE_STEP
+        self.binding = self.session.io_binding()
+        size = (1, self.shape["kv_heads"], self.capacity, self.shape["head_dim"])
+        self.buffers = []
+        for i in range(self.shape["layers"]):
+            for s in "kv":
+                buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(size, np.float32))
+                self.binding.bind_ortvalue_input(f"past_{i}_{s}", buffer)
+                self.binding.bind_ortvalue_output(f"present_{i}_{s}", buffer)
+                self.buffers.append(buffer)
+
+    def extend(self, embeds: np.ndarray, last: int = 1) -> np.ndarray:
+        """Append float32 [S, hidden]; logits float32 [last, vocab] after the last so many of them."""
+        count, past = len(embeds), self.length
+        bias = np.zeros((count, past + count), np.float32)
+        logits = self.run(embeds, np.arange(past, past + count), bias, np.arange(count - last, count))
+        self.length = past + count
+        return logits
+
+    def branch(self, embeds: np.ndarray, lengths: Sequence[int], where: Sequence[int] | None = None) -> np.ndarray:
+        """Logits of several continuations side by side; the cache keeps none of them.
+
+        Args:
+            embeds: float32 [sum(lengths), hidden].
+            lengths: of the continuations.
+            where: positions among the embeddings whose logits are wanted; all of them by default.
+
+        Returns:
+            float32 [positions wanted, vocab].
+        """
+        past, total = self.length, len(embeds)
+        bias = np.full((total, past + total), BLOCKED, np.float32)
+        bias[:, :past] = 0
+        at, positions = 0, []
+        for length in lengths:
+            bias[at : at + length, past + at : past + at + length] = 0
+            positions.append(np.arange(past, past + length))
+            at += length
+        wanted = np.arange(total) if where is None else np.asarray(where)
+        return self.run(embeds, np.concatenate(positions), bias, wanted)
+
+    def run(self, embeds: np.ndarray, positions: np.ndarray, bias: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """One pass: float32 [S, hidden] at their positions, bias float32 [S, past + S] -> logits at `where`."""
+        total = bias.shape[1]
+        feeds = {
+            "inputs_embeds": np.ascontiguousarray(embeds[None], np.float32),
+            "position_ids": positions[None].astype(np.int64),
+            "attention_bias": bias[None, None],
+            "seqlens_k": np.array([total - 1], np.int32),
+            "total_length": np.array([total], np.int32),
+            "where": where.astype(np.int64),
+        }
+        for name, value in feeds.items():
+            self.binding.bind_cpu_input(name, value)
+        self.binding.bind_output("logits", "cpu")
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:  # ONNX Runtime raises bare pybind types
+            raise ImcError(f"ONNX Runtime failed in the decoder ({str(error).splitlines()[0]})") from error
+        outputs = self.binding.get_outputs()
+        return outputs[self._logits_index].numpy()
+
+    @cached_property
+    def _logits_index(self) -> int:
+        """Outputs come in the order they were bound: the cache first, the logits last."""
+        return len(self.buffers)

@@ -1,0 +1,82 @@
+"""ONNX Runtime sessions over the graphs of a bundle."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imc_lite.bundle.store import Bundle
+from imc_lite.errors import ImcError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from imc_lite.pdc.prototypes import Transport
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+BLOCKED = np.float32(-1e4)  # in an attention bias: what may not be seen
+
+
+class Sessions:
+    """The sessions of one bundle, each made when it is first asked for, by whichever thread comes first."""
+
+    def __init__(self, bundle: Bundle, threads: int, device: str) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            bundle: the graphs' folder.
+            threads: intra-op threads on the CPU.
+            device: "cpu", "cuda", or "auto": CUDA where ONNX Runtime has it.
+        """
+        self.bundle, self.threads, self.device = bundle, threads, device
+        self._lock = threading.Lock()
+        self._made: dict[str, onnxruntime.InferenceSession] = {}
+
+    def __getitem__(self, graph: str) -> onnxruntime.InferenceSession:
+        """The session over one graph, its files checked.
+
+        Raises:
+            ImcError: a file is missing or was changed, ONNX Runtime is not installed or cannot load the graph, or there
+                is no CUDA where it was asked for.
+        """
+        with self._lock:
+            if graph not in self._made:
+                self._made[graph] = self._open(graph)
+            return self._made[graph]
+
+    def _open(self, graph: str) -> onnxruntime.InferenceSession:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
+        providers = self._providers(ort.get_available_providers())
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        path = self.bundle.file(f"{graph}.onnx")
+        if f"{graph}.bin" in self.bundle.files:
+            self.bundle.file(f"{graph}.bin")
+        try:
+            session = ort.InferenceSession(str(path), options, providers)
+        except Exception as error:  # ONNX Runtime raises bare pybind types
+            raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
+        # A provider that is listed may still fail to start; the session says what it got.
+        if self.device == "cuda" and CUDA not in session.get_providers():
+            raise ImcError("onnxruntime finds no CUDA device here; choose --device cpu")
+        return session
+
+    def _providers(self, available: list[str]) -> list[str]:
+        if self.device == "cpu" or CUDA not in available:
+            if self.device == "cuda":
+                raise ImcError("this onnxruntime has no CUDA; install imc-lite[gpu], or choose --device cpu")
+            return [CPU]
+        return [CUDA, CPU]
+
+
+def calibrated(session: onnxruntime.InferenceSession, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    """float32 [N, D] -> float32 [N, D], through one map, by a session over calibrate.onnx."""
+    feeds = {"x": tokens, "down": transport.down, "up": transport.up}
+    return session.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]

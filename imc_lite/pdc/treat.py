@@ -1,0 +1,83 @@
+"""What one picture goes through: match, restore, calibrate, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imc_lite.models.base import MLLM, Perception
+from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.restorers import restore
+from imc_lite.results import ImageReport, Noise
+
+
+@dataclass(frozen=True)
+class Treated:
+    """What the language model is shown, and what was done to get there.
+
+    Attributes:
+        tokens: float32 [N, D].
+        report: the verdict, and what was done about it.
+        restored: uint8 [h, w, 3], the picture as it was encoded the second time; None where its pixels were left alone.
+        perceive_s: seconds of the first encoder pass.
+        calibrate_s: seconds of everything after it.
+    """
+
+    tokens: np.ndarray
+    report: ImageReport
+    restored: np.ndarray | None
+    perceive_s: float
+    calibrate_s: float
+
+
+def treat(
+    model: MLLM, prototypes: Prototypes | None, pixels: np.ndarray, perception: Perception | None = None
+) -> Treated:
+    """The encoder's pass and, on a noisy picture, what makes up for the noise.
+
+    Args:
+        model: encodes.
+        prototypes: of its encoder; without them noise is neither looked for nor calibrated.
+        pixels: uint8 [H, W, 3] RGB.
+        perception: of these pixels, where it is known already.
+    """
+    began = time.perf_counter()
+    perception = perception or model.perceive(pixels)
+    perceived = time.perf_counter()
+    tokens, report, restored = perception.tokens, ImageReport(path=None), None
+    if prototypes is not None:
+        noise, familiar = prototypes.matcher.match(perception.stats, model.evidence)
+        report = judge(prototypes, noise, familiar)
+        remedy = prototypes.remedy(noise.kind, noise.severity)
+        if remedy is not None and remedy.restore:
+            restored = restore(pixels, noise.kind, noise.severity)
+            tokens = model.perceive(restored).tokens
+            report = replace(report, restored=True)
+        transport = prototypes.transport(remedy) if remedy is not None and familiar else None
+        if transport is not None:
+            tokens = model.calibrate(tokens, transport)
+            report = replace(report, calibrated=True)
+    return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
+
+
+def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:
+    """The verdict on a picture, uint8 [H, W, 3] RGB, from one encoder pass; nothing is done about it."""
+    noise, familiar = prototypes.matcher.match(model.perceive(pixels).stats, model.evidence)
+    return judge(prototypes, noise, familiar)
+
+
+def judge(prototypes: Prototypes, noise: Noise, familiar: bool) -> ImageReport:
+    """Is a picture with this noise gradable, and if not, why? `familiar`: of a kind that the prototypes know."""
+    remedy = prototypes.remedy(noise.kind, noise.severity)
+    if noise.kind == "unknown":
+        reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
+        return ImageReport(None, noise, None, reason)
+    if remedy is not None and not familiar:
+        reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
+        return ImageReport(None, noise, None, reason)
+    if remedy is None or remedy.gradable:
+        return ImageReport(None, noise, True)
+    reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
+    return ImageReport(None, noise, False, reason)
