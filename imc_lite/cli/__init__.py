@@ -1,5 +1,6 @@
 """The `imc-lite` command.
 
 - `main`: the entry point
-- `models`, `bench`, `serve`: the commands of these names
+- `options`: what several commands take
+- `answer`, `noise`, `models`, `bench`, `serve`: the commands
 """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from imc_lite.cli.options import ModelChoice, model_options
 from imc_lite.errors import ImcError
-from imc_lite.models.open import DEVICES, QUANTS
 
 
 @click.group(invoke_without_command=True)
@@ -19,12 +19,8 @@ from imc_lite.models.open import DEVICES, QUANTS
 @click.option("--quick", is_flag=True, help="20 packaged pictures at severity 4: a few minutes.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
-@click.option("-m", "--model", default="default", show_default=True, help="As for `imc-lite answer`.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
-@click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
-@click.option("--quant", type=click.Choice(QUANTS), default="auto", help="Of a Hugging Face language model.")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads.")
-@click.option("--offline", is_flag=True, help="Never use the network.")
+@model_options
 @click.pass_context
 def bench(
     context: click.Context,
@@ -36,12 +32,8 @@ def bench(
     quick: bool,
     seed: int,
     output: Path | None,
-    model: str,
     prototypes: Path | None,
-    device: str,
-    quant: str,
-    threads: int,
-    offline: bool,
+    choice: ModelChoice,
 ) -> None:
     """Measure what noise costs a model and what IMC gives back; the headline on stdout, the rest in a folder.
 
@@ -60,7 +52,6 @@ def bench(
     from imc_lite.bench.data import load_edition, load_folder
     from imc_lite.bench.plan import KINDS, Options, make_plan
     from imc_lite.bench.tables import headline
-    from imc_lite.pipeline import IMC
 
     options = Options(
         noises=tuple(k for k in KINDS if k in noises) + tuple(k for k in noises if k not in KINDS) or KINDS,
@@ -71,13 +62,11 @@ def bench(
     )
     cases = quick_cases() if quick else [c for folder in data for c in load_folder(folder)] or load_edition()
     make_plan(cases, options)  # refuse what cannot be run before a model is fetched or loaded
-    imc = IMC.from_pretrained(
-        model, device=device, quant=quant, threads=threads, offline=offline, prototypes=prototypes
-    )
+    imc = choice.open(prototypes=prototypes)
     if imc.prototypes is None:
         raise ImcError(
-            f"{model} was opened without noise prototypes, and there is nothing to compare; build them: imc-lite "
-            "prototypes build, then give --prototypes"
+            f"{choice.model} was opened without noise prototypes, and there is nothing to compare; build them: "
+            "imc-lite prototypes build, then give --prototypes"
         )
     results = run_benchmark(imc, cases, options, output)
     click.echo(headline(results))

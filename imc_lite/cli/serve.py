@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from imc_lite.cli.options import ModelChoice, model_options
 from imc_lite.errors import ImcError
 
 
@@ -25,9 +26,7 @@ from imc_lite.errors import ImcError
     "--allow-host", multiple=True, metavar="HOST[:PORT]", help="Pictures may be fetched from there. Repeatable."
 )
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
-@click.option("-m", "--model", default="default", show_default=True, help="`default` or a bundle folder.")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads of a worker.")
-@click.option("--offline", is_flag=True, help="Never fetch the model.")
+@model_options
 def serve(
     host: str,
     port: int,
@@ -40,9 +39,7 @@ def serve(
     api_key_file: Path | None,
     allow_host: tuple[str, ...],
     prototypes: Path | None,
-    model: str,
-    threads: int,
-    offline: bool,
+    choice: ModelChoice,
 ) -> None:
     """Answer over HTTP, in the shape of OpenAI's chat API, with a page at /.
 
@@ -56,8 +53,6 @@ def serve(
         from imc_lite.server.run import serve as run
     except ModuleNotFoundError as error:
         raise ImcError(f"{error.name} is not installed; install imc-lite[serve]") from error
-    from imc_lite.models.open import find_bundle
-    from imc_lite.pipeline import IMC
     from imc_lite.server.settings import Settings, read_key
 
     settings = Settings(
@@ -70,5 +65,4 @@ def serve(
         max_pixels=max_pixels * 1_000_000,
         max_new_tokens=max_tokens,
     )
-    bundle = find_bundle(model, offline=offline)
-    run(lambda: IMC.from_pretrained(bundle, threads=threads, prototypes=prototypes), settings, port, workers)
+    run(lambda: choice.open(prototypes=prototypes), settings, port, workers)

@@ -1,0 +1,157 @@
+"""`imc-lite answer`, `inspect` and `repair`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
+from imc_lite.errors import ImcError
+
+
+@click.command()
+@click.argument("image", required=False)
+@click.argument("question", required=False)
+@click.option("--batch", type=click.Path(path_type=Path), help='JSONL or Parquet: {"id", "image", "question"} rows.')
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
+@click.option("--no-timings", is_flag=True, help="Leave the times out of a batch's rows: same rows, same bytes.")
+@click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="Answer a batch on a Ray cluster.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
+@click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
+@click.option("--no-sms", is_flag=True, help="Do not repair the question.")
+@click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
+@model_options
+def answer(
+    image: str | None,
+    question: str | None,
+    batch: Path | None,
+    output: Path | None,
+    no_timings: bool,
+    ray: str | None,
+    as_json: bool,
+    no_pdc: bool,
+    no_sms: bool,
+    prototypes: Path | None,
+    view: View,
+    choice: ModelChoice,
+) -> None:
+    """Answer QUESTION about IMAGE (a file, or - for stdin); the answer alone on stdout.
+
+    \b
+    imc-lite answer chest.png "Is the heart enlarged?"
+    imc-lite answer --batch cases.jsonl -o answers.jsonl
+    imc-lite answer --batch cases.parquet -o answers.parquet --ray
+    """
+    from imc_lite.images.load import load_image
+    from imc_lite.pipeline import IMC, check_question
+
+    def open_model() -> IMC:
+        imc = choice.open(pdc=not no_pdc, sms=not no_sms, prototypes=prototypes)
+        if imc.prototypes is None and not no_pdc:
+            say = f"imc-lite: no noise prototypes for {choice.model}, noise is not looked for (--prototypes)"
+            click.echo(say, err=True)
+        return imc
+
+    if no_pdc and prototypes is not None:
+        raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
+    if batch is not None:
+        if image is not None:
+            raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
+        from imc_lite.batch.run import Plan, in_process, run_batch
+
+        plan = Plan(batch.parent, view["window"], view["frame"], timings=not no_timings)
+        answers = in_process(open_model, plan)
+        if ray is not None:
+            from imc_lite.batch.ray import on_ray
+
+            answers = on_ray(open_model, plan, ray, choice.threads)
+        failed = run_batch(answers, batch, output)
+        if failed:
+            click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
+        return
+    if ray is not None or no_timings:
+        raise click.UsageError("--ray and --no-timings go with --batch.")
+    if output is not None:
+        raise click.UsageError("-o goes with --batch; a single answer goes to stdout.")
+    if image is None or question is None:
+        raise click.UsageError("give an IMAGE and a QUESTION, or --batch.")
+    # Refuse what cannot be answered before a model is fetched or loaded.
+    check_question(question)
+    pixels = load_image(click.get_binary_stream("stdin").read() if image == "-" else image, **view)
+    result = open_model().answer(pixels, question)
+    if as_json:
+        row = result.to_dict()
+        row["image"]["path"] = None if image == "-" else image
+        click.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        click.echo(result.answer)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
+@click.option("--prototypes", "file", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@picture_options
+@model_options
+def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, view: View, choice: ModelChoice) -> None:
+    """Say which noise each of IMAGES carries, how strong, and how sure that is.
+
+    \b
+    imc-lite inspect *.png
+    """
+    imc = choice.open(prototypes=file)
+    failed = False
+    for image in images:
+        try:
+            report = imc.inspect(image, **view)
+        except ImcError as error:
+            # One unreadable picture does not keep the others from being judged.
+            click.echo(f"imc-lite: {error}", err=True)
+            failed = True
+            if as_json:
+                click.echo(json.dumps({"path": image, "error": str(error)}, ensure_ascii=False))
+            continue
+        if as_json:
+            click.echo(json.dumps(asdict(report), ensure_ascii=False))
+        elif (noise := report.noise) is not None:
+            judged = {True: "gradable", False: "not gradable", None: "left alone"}[report.gradable]
+            parts = [f"severity {noise.severity}", f"probability {noise.probability:.2f}", judged]
+            click.echo("\t".join([image, noise.kind, *parts]))
+    if failed:
+        sys.exit(2)
+
+
+@click.command()
+@click.argument("question")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with every edit.")
+@model_options
+def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
+    """Repair QUESTION where that is safe, or each line of stdin with -; a clean one comes back as it is.
+
+    \b
+    imc-lite repair "Is teh hart enlarged?"
+    imc-lite repair - < questions.txt
+    """
+    from imc_lite.pipeline import check_question
+
+    if question != "-":
+        check_question(question)
+    imc = choice.open()
+    failed = False
+    for line in click.get_text_stream("stdin", errors="replace") if question == "-" else [question]:
+        try:
+            report = imc.repair(line)
+        except ImcError as error:
+            # An empty line keeps its place, so that lines in and lines out stay side by side.
+            click.echo(f"imc-lite: {error}", err=True)
+            click.echo(json.dumps({"error": str(error)}) if as_json else "")
+            failed = True
+            continue
+        click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
+    if failed:
+        sys.exit(2)

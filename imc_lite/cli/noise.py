@@ -1,0 +1,50 @@
+"""`imc-lite noise`: damage pictures and questions, to see or measure what noise does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imc_lite.cli.options import View, picture_options
+
+
+@click.command()
+@click.argument("image", required=False)
+@click.option("--text", metavar="QUESTION", help="Damage a question instead; - reads one a line.")
+@click.option("--kind", required=True, help="gaussian, speckle, impulse, motion_blur, …; typo, ocr, drop, shorthand.")
+@click.option("--severity", type=int, default=3, show_default=True, help="1 (mild) to 5 (severe).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG to write.")
+@picture_options
+def noise(
+    image: str | None, text: str | None, kind: str, severity: int, seed: int, output: Path | None, view: View
+) -> None:
+    """Write a noisy copy of IMAGE as PNG, or print a question damaged.
+
+    \b
+    imc-lite noise chest.png --kind gaussian --severity 4 -o noisy.png
+    imc-lite noise --text "Is the heart enlarged?" --kind typo
+    """
+    if (image is None) == (text is None):
+        raise click.UsageError("give an IMAGE, or a question with --text.")
+    if text is not None:
+        from imc_lite.noise.text import apply as damage
+
+        if output is not None or view["window"] is not None or view["frame"] is not None:
+            raise click.UsageError("-o, --window and --frame are for pictures; a question is printed.")
+        for line in click.get_text_stream("stdin", errors="replace") if text == "-" else [text]:
+            # Undecodable bytes on the command line arrive as surrogates, which nothing can write.
+            whole = line.rstrip("\n").encode("utf-8", "replace").decode("utf-8")
+            click.echo(damage(whole, kind, severity, seed))
+        return
+    if output is None:
+        raise click.UsageError("name the PNG to write with -o.")
+    from PIL import Image
+
+    from imc_lite.files import write_atomically
+    from imc_lite.images.load import load_image
+    from imc_lite.noise.image import apply
+
+    noisy = apply(load_image(image, **view), kind, severity, seed)
+    write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))

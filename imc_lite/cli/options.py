@@ -1,0 +1,113 @@
+"""Options that several commands share, handed to them as one object each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import click
+
+from imc_lite.models.open import DEVICES, QUANTS
+
+if TYPE_CHECKING:
+    from imc_lite.models.base import MLLM
+    from imc_lite.pipeline import IMC
+
+MODEL_HELP = "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name."
+WINDOW_HELP = "DICOM: lung, bone, brain, mediastinum, soft-tissue, full, or CENTRE,WIDTH.  [default: the file's]"
+
+Command = Callable[..., Any]
+
+
+class View(TypedDict):
+    """How a DICOM picture is shown: arguments of `imc_lite.images.load.load_image`."""
+
+    window: str | None
+    frame: int | None
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, where it runs and with how many threads."""
+
+    model: str
+    device: str
+    quant: str
+    threads: int
+    offline: bool
+
+    def open(self, *, pdc: bool = True, sms: bool = True, prototypes: Path | None = None) -> IMC:
+        """The model with its prototypes; for the arguments see `IMC.from_pretrained`.
+
+        Raises:
+            ImcError: it cannot be opened.
+        """
+        from imc_lite.pipeline import IMC
+
+        imc = IMC.from_pretrained(
+            self.model,
+            device=self.device,
+            quant=self.quant,
+            threads=self.threads,
+            offline=self.offline,
+            pdc=pdc,
+            sms=sms,
+            prototypes=prototypes,
+        )
+        self._use_threads(imc.model)
+        return imc
+
+    def open_encoder(self) -> MLLM:
+        """The model alone, to encode several pictures side by side, one thread each.
+
+        Raises:
+            ImcError: it cannot be opened.
+        """
+        from imc_lite.models.open import open_mllm
+
+        model = open_mllm(self.model, device=self.device, quant=self.quant, threads=1, offline=self.offline)
+        self._use_threads(model)
+        return model
+
+    def _use_threads(self, model: MLLM) -> None:
+        """Torch has one number of threads for the whole process: a command may set it, the library may not."""
+        if "torch" in model.runtime:
+            import torch
+
+            torch.set_num_threads(self.threads)
+
+
+def model_options(function: Command) -> Command:
+    """--model, --device, --quant, --threads and --offline, as the argument `choice`."""
+
+    @wraps(function)
+    def call(*args: Any, model: str, device: str, quant: str, threads: int, offline: bool, **others: Any) -> Any:
+        return function(*args, choice=ModelChoice(model, device, quant, threads, offline), **others)
+
+    for option in (
+        click.option("--quant", type=click.Choice(QUANTS), default="auto", help="Of a Hugging Face language model."),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs."),
+        click.option("--offline", is_flag=True, help="Never use the network."),
+        click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads."),
+        click.option("-m", "--model", default="default", show_default=True, help=MODEL_HELP),
+    ):
+        call = option(call)
+    return call
+
+
+def picture_options(function: Command) -> Command:
+    """--window and --frame, as the argument `view`."""
+
+    @wraps(function)
+    def call(*args: Any, window: str | None, frame: int | None, **others: Any) -> Any:
+        return function(*args, view=View(window=window, frame=frame), **others)
+
+    for option in (
+        click.option("--frame", type=click.IntRange(1), help="DICOM: which frame.  [default: the first]"),
+        click.option("--window", help=WINDOW_HELP),
+    ):
+        call = option(call)
+    return call
