@@ -13,6 +13,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "IMC": "pipeline",
+    "MLLM": "models.base",
+    "BaseMLLM": "models.base",
+    "Deadline": "models.deadline",
+    "DeadlineError": "models.deadline",
+    "Generation": "models.base",
+    "Perception": "models.base",
     "ImcError": "errors",
     "Edit": "results",
     "ImageReport": "results",
@@ -23,10 +29,16 @@ _HOMES = {
 }
 __all__ = [
     "IMC",
+    "MLLM",
+    "BaseMLLM",
+    "Deadline",
+    "DeadlineError",
     "Edit",
+    "Generation",
     "ImageReport",
     "ImcError",
     "Noise",
+    "Perception",
     "QuestionReport",
     "Result",
     "__version__",
@@ -36,6 +48,8 @@ __all__ = [
 if TYPE_CHECKING:
     from imc_lite.errors import ImcError
     from imc_lite.images.load import load_image
+    from imc_lite.models.base import MLLM, BaseMLLM, Generation, Perception
+    from imc_lite.models.deadline import Deadline, DeadlineError
     from imc_lite.pipeline import IMC
     from imc_lite.results import Edit, ImageReport, Noise, QuestionReport, Result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from imc_lite.errors import ImcError
 if TYPE_CHECKING:
     from imc_lite.models.base import MLLM
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+PLUGINS = "imc_lite.models"  # group of entry points, by which other packages bring models
 DEVICES, QUANTS = ("auto", "cpu", "cuda"), ("auto", "none", "int8", "int4")
 
 
@@ -24,7 +26,10 @@ def open_mllm(
     threads: int = 1,
     offline: bool = False,
 ) -> MLLM:
-    """Open "default", the folder of a bundle, or a transformers model by name, folder or itself.
+    """Open "default", the folder of a bundle, a transformers model by name, folder or itself, or a plugin's model.
+
+    A plugin is an entry point of the group `imc_lite.models`. Its name, or NAME:ARGUMENT, is the model's name; it is
+    called with the argument ("" without one) and `device`, `threads` and `offline`, and returns an `MLLM`.
 
     Bundles run on ONNX Runtime and import no torch, but for the default model on CUDA. For the arguments see
     `imc_lite.pipeline.IMC.from_pretrained`.
@@ -37,13 +42,19 @@ def open_mllm(
             raise ImcError(f"no {name} {value!r}; choose one of {', '.join(known)}")
     if isinstance(model, (str, Path)):
         name = str(model)
+        if (plugin := find_plugin(name)) is not None:
+            return plugin.load()(name.partition(":")[2], device=device, threads=threads, offline=offline)
         if name == "default" or not is_checkpoint(name):
             return _bundle(name, device, quant, threads, offline)
     try:
         from imc_lite.models.hf import load
     except ImportError as error:
+        missing = (
+            "" if not isinstance(model, (str, Path)) or Path(model).is_dir() else f"there is no folder {model}, and "
+        )
         raise ImcError(
-            f"Hugging Face models need torch and transformers ({error}); install imc-lite[gpu] or imc-lite[export]"
+            f"{missing}Hugging Face models need torch and transformers ({error}); install imc-lite[gpu] or "
+            "imc-lite[export]"
         ) from error
     if isinstance(model, (str, Path)):
         return load.load(name, device=device, quant=quant, threads=threads, offline=offline)
@@ -60,6 +71,13 @@ def is_checkpoint(name: str) -> bool:
     return HUB_NAME.fullmatch(name) is not None and not folder.exists()
 
 
+def find_plugin(name: str) -> EntryPoint | None:
+    """The entry point that a model's name means, unless it is `default` or a folder."""
+    if name == "default" or Path(name).is_dir():
+        return None
+    return next(iter(entry_points(group=PLUGINS, name=name.partition(":")[0])), None)
+
+
 def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> Path:
     """The folder behind "default" or a path; the default model is built on first use.
 
@@ -73,7 +91,7 @@ def find_bundle(model: str, *, offline: bool = False, progress: bool = True) -> 
     if Path(model).is_dir():
         return Path(model)
     raise ImcError(
-        f"no model {model!r}: give `default`, the folder of a bundle or of a Hugging Face model, or its "
+        f"no model {model[:80]!r}: give `default`, the folder of a bundle or of a Hugging Face model, or its "
         "organisation/name"
     )
 

@@ -1,0 +1,45 @@
+"""A model that is not ours, written from the documentation alone."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from imc_lite import IMC
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+EXAMPLE = re.search(r"<!-- own model -->\n```python\n(.*?)```", TEXT, flags=re.S).group(1)
+
+
+def test_the_documented_model_answers():
+    done = subprocess.run([sys.executable, "-c", EXAMPLE], capture_output=True, text=True, check=True)
+    assert done.stdout == "dark\n"
+    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 30
+
+
+def test_it_is_judged_and_repairs_through_the_protocol():
+    names: dict = {}
+    exec(EXAMPLE.replace("print(", "str("), names)
+    model = names["Brightness"]()
+    bright = model.perceive(np.full((4, 4, 3), 255, np.uint8)).tokens
+    assert model.agrees([("Is it?", "Bright."), ("Is it?", "dark")], bright) == [True, False]
+    assert IMC(model).repair("Is the heart enlarged?").repaired == "Is the heart enlarged?"
+    assert IMC(model).answer(np.full((4, 4), 255, np.uint8), "Is it bright?").answer == "bright"
+
+
+def test_a_package_brings_it_to_every_command(tmp_path, chest):
+    (tmp_path / "own_package.py").write_text(EXAMPLE.replace("print(", "str("))
+    facts = tmp_path / "own_package-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[imc_lite.models]\nbrightness = own_package:open_brightness\n")
+    for name in ("brightness", "brightness:large"):
+        command = [sys.executable, "-m", "imc_lite", "answer", "-m", name, str(chest), "Is this bright?"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False
+        )
+        assert done.returncode == 0 and done.stdout in ("dark\n", "bright\n"), done.stderr
