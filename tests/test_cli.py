@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from imc_lite import IMC, ImcError, Result, load_image
+from imc_lite.noise.text import apply as damage
 
 QUESTION = "What modality is this?"
 
@@ -48,6 +50,17 @@ def test_same_answer_again_and_from_python(default_bundle, chest):
     assert isinstance(result, Result)
     assert shell == [result.answer] * 2
     assert repr(result).startswith("Result(answer=")
+
+
+def test_confidence_is_the_mean_of_the_tokens(default_model, chest):
+    """The geometric mean of the token probabilities: an answer of several tokens is not less sure for its length."""
+    imc = IMC(default_model, sms=False)
+    pixels = load_image(chest)
+    question = "Is there a pleural effusion, and where?"
+    said = default_model.generate(question, default_model.perceive(pixels).tokens, 64)
+    assert len(said.logprobs) > 1
+    assert imc.answer(pixels, question).confidence == pytest.approx(np.exp(np.mean(said.logprobs)), rel=1e-9)
+    assert imc.answer(pixels, question).confidence != pytest.approx(np.exp(np.sum(said.logprobs)), rel=1e-3)
 
 
 BAD = {
@@ -101,6 +114,61 @@ def test_a_reader_that_leaves_gets_no_noise(default_bundle, chest):
     command = f"{sys.executable} -m imc_lite answer --help | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("flags", [["--json"], []])
+def test_output_into_a_pipe_that_nobody_reads_any_more(default_bundle, flags):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "imc_lite", "bundle", "info", str(default_bundle), *flags]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 141 and done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "why"),
+    [
+        (">&-", 2, "stdout is closed"),
+        ("<&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&- >&- 2>&-", 2, ""),
+        ("- <&-", 2, "stdin is closed"),
+    ],
+)
+def test_closed_streams(redirection, code, why, chest):
+    line = (
+        f"{sys.executable} -m imc_lite noise --text {'' if redirection[0] == '-' else 'Is?'} {redirection} --kind ocr"
+    )
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code and why in done.stderr and done.stderr.count("\n") <= 1
+    assert "Traceback" not in done.stderr and bool(done.stdout) == (code == 0)
+
+
+def test_errors_do_not_repeat_long_input():
+    for args in (
+        ["answer", "a.png", "hi", "--model", "m" * 5000],
+        ["a" * 5000],
+        ["answer", "a", "b", "--threads", "9" * 500],
+    ):
+        done = run(*args)
+        assert done.returncode == 2 and len(done.stderr) < 400, done.stderr
+
+
+def test_questions_are_damaged_as_pictures_are():
+    command = ["noise", "--text", "Is the heart enlarged?", "--kind", "typo", "--severity", "4"]
+    once, again, other = run(*command), run(*command), run(*command, "--seed", "7")
+    assert once.returncode == 0 and once.stderr == b"" and once.stdout == again.stdout != other.stdout
+    assert once.stdout.decode() == damage("Is the heart enlarged?", "typo", 4, 0) + "\n"
+    many = run("noise", "--text", "-", "--kind", "ocr", stdin=b"Is it?\n\nWhat plane is this?\n")
+    assert len(many.stdout.decode().splitlines()) == 3 and many.stdout.decode().splitlines()[1] == ""
+    for bad, why in (
+        (["--text", "Is it?", "--kind", "gaussian"], "unknown text noise"),
+        (["--text", "Is it?", "--kind", "typo", "-o", "x.png"], "a question is printed"),
+        (["a.png", "--text", "Is it?", "--kind", "typo"], "give an IMAGE, or"),
+        (["a.png", "--kind", "gaussian"], "-o"),
+    ):
+        assert_one_line_and_code_2(run("noise", *bad), why)
 
 
 def test_noise_writes_a_png_and_keeps_what_was_there(chest, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -21,6 +23,11 @@ def main() -> None:
     # Before numpy is imported: on shared cores its idle threads spin against the model's, ten times slower than one.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    closed = _open_streams()
+    if "stdout" in closed:
+        _die("stdout is closed, there is nowhere to answer; send it to a file, or to /dev/null", 2)
+    if "stdin" in closed and "-" in sys.argv[1:]:
+        _die("stdin is closed and - reads from it; name a file, or send one in with <", 2)
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -33,17 +40,29 @@ def main() -> None:
         _die(error.format_message(), 2)
     except (click.Abort, KeyboardInterrupt):
         _die("interrupted", 130)
-    except BrokenPipeError:
+    except (_ReaderLeft, BrokenPipeError):
         # Whoever read our output has gone; a second error at exit would only be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         if os.environ.get("IMC_LITE_DEBUG"):
             raise
-        _die(f"unexpected {type(error).__name__}: {error}; set IMC_LITE_DEBUG=1 to see where", 1)
+        _die(f"unexpected {type(error).__name__}: {str(error)[:80]}; set IMC_LITE_DEBUG=1 to see where", 1)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _ReaderLeft(Exception):
+    """Whoever read our output has gone."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would end with 1, like a fault of ours
+            raise _ReaderLeft from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="imc-lite")
 def cli() -> None:
     """Answer questions about medical images, offline, on a small machine.
@@ -60,6 +79,18 @@ def _command(error: click.UsageError) -> str:
     return error.ctx.command_path if error.ctx else "imc-lite"
 
 
-def _die(message: str, code: int) -> None:
-    click.echo(f"imc-lite: {' '.join(message.split())}", err=True)
+def _open_streams() -> set[str]:
+    """Streams that were closed lead nowhere from here on; which of them. The next file that is opened would otherwise
+    become the closed one, and what is printed would land in it."""
+    closed = {name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None}
+    for name in ("stdin", "stdout", "stderr"):  # the order of their descriptors: the lowest free one is taken
+        if name in closed:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+    return closed
+
+
+def _die(message: str, code: int) -> NoReturn:
+    # Of what was typed, the beginning and the end: a path is known by its last part.
+    line = re.sub(r"(\S{40})\S{2,}(\S{39})", r"\1…\2", " ".join(message.split()))
+    click.echo(f"imc-lite: {line}", err=True)
     sys.exit(code)
