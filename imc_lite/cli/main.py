@@ -85,7 +85,7 @@ def _open_streams() -> set[str]:
     closed = {name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None}
     for name in ("stdin", "stdout", "stderr"):  # the order of their descriptors: the lowest free one is taken
         if name in closed:
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 (open to the end)
     return closed
 
 

@@ -1,0 +1,60 @@
+"""One model, several threads: every call gets what it would have got alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from imc_lite import IMC, Deadline, DeadlineError, load_image
+from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.noise.image import apply
+from imc_lite.pdc.prototypes import load_prototypes
+
+IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
+QUESTIONS = ("What modality is this?", "Is teh heart enlargd?", "What body prat is shown?", "In what plane is it?")
+
+
+def test_the_same_imc_from_three_threads(default_bundle):
+    model = OrtMLLM(default_bundle)  # of its own: sessions too are made by whichever thread comes first
+    imc = IMC(model, load_prototypes(model.prototypes_file(), model.identity))
+    jobs = [(path, question) for path in IMAGES[:3] for question in QUESTIONS]
+
+    def ask(job):
+        image = load_image(job[0])
+        noisy = imc.answer(apply(image, "impulse", 4, 0), job[1], max_new_tokens=8)
+        return noisy.answer, noisy.confidence, noisy.question.repaired, imc.inspect(image).noise
+
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(ask, jobs))
+    assert together == [ask(job) for job in jobs]
+
+
+def test_scores_and_answers_do_not_mix(default_model):
+    pairs = [(f"Is this number {i}?", "yes") for i in range(6)]
+    alone = [default_model.score(q, ["yes", "no"]) for q, _ in pairs]
+    text = default_model.generate("What is shown?", None, 12)
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(default_model.generate, "What is shown?", None, 12) for _ in range(4)]
+        judging = [pool.submit(default_model.agrees, pairs, None) for _ in range(2)]
+        scores = list(pool.map(lambda p: default_model.score(p[0], ["yes", "no"]), pairs))
+    assert all(job.result() == text for job in writing)
+    assert judging[0].result() == judging[1].result() == default_model.agrees(pairs, None)
+    for mine, theirs in zip(scores, alone, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_an_answer_that_is_no_longer_wanted_is_given_up(default_model, chest):
+    imc = IMC(default_model)
+    late = Deadline(seconds=-1)
+    for call in (
+        lambda: imc.answer(chest, "What modality is this?", deadline=late),
+        lambda: default_model.generate("What is this?", None, deadline=late),
+        lambda: default_model.score("What is this?", ["yes"], deadline=late),
+    ):
+        try:
+            call()
+        except DeadlineError as error:
+            assert "over" in str(error)
+        else:
+            raise AssertionError("it answered all the same")
+    assert imc.answer(chest, "What modality is this?").answer
