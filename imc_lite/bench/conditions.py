@@ -6,7 +6,7 @@ are judged in one pass of the language model for each view of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -111,7 +111,7 @@ class Judge:
             self.step((i + 1) * 0.3, count)
         before = np.stack(noisy)
         shifted = self._crossed(before, lambda x, y: {"shift": (y - x).mean((0, 1))}, lambda x, fit: x + fit["shift"])
-        views = {"restore": alone} if alone else {}
+        views: dict[str, Sequence[np.ndarray] | np.ndarray] = {"restore": alone} if alone else {}
         if ablated and count >= FEWEST_FITTED:
             views["transport"] = self._crossed(before, _fit, transport)
         arms = self._arms("plain", "shift", "pdc", "sms", "imc", *views)

@@ -171,7 +171,9 @@ class Report:
         found["significant"] = lost
         arms = sorted({arm for name in lost for arm in self.parts[name]["hits"]} - {"plain"})
         for arm in arms:
-            gains, losses, sampled = [], [], []
+            gains: list[float] = []
+            losses: list[float] = []
+            sampled: list[tuple[np.ndarray, np.ndarray]] = []
             names = [name for name in lost if arm in self.parts[name]["hits"]]
             for name in names:
                 got = np.where(mask, self.hits(name, arm), np.nan)
@@ -179,18 +181,17 @@ class Report:
                     continue
                 plain = self.hits(name, "plain")
                 gain, _, gain_samples = self.mean(got - plain)
-                loss, _, loss_samples = self.mean(
-                    np.where(np.isfinite(got), self.hits("clean", "plain") - plain, np.nan)
-                )
-                if loss <= 0:  # an arm that was asked fewer questions may have nothing to give back on them
+                could = np.where(np.isfinite(got), self.hits("clean", "plain") - plain, np.nan)
+                lost_here, _, loss_samples = self.mean(could)
+                if lost_here <= 0:  # an arm that was asked fewer questions may have nothing to give back on them
                     continue
                 gains.append(gain)
-                losses.append(loss)
+                losses.append(lost_here)
                 sampled.append((gain_samples, loss_samples))
             if not gains:
                 continue
             with np.errstate(divide="ignore", invalid="ignore"):
-                samples = sum(g for g, _ in sampled) / sum(loss for _, loss in sampled)
+                samples = np.sum([g for g, _ in sampled], 0) / np.sum([loss for _, loss in sampled], 0)
             found["arms"][arm] = {
                 "conditions": len(gains),
                 "share": round(sum(gains) / sum(losses), 4),

@@ -89,12 +89,13 @@ def ask(kind: str, answer: str, rng: np.random.Generator) -> tuple[str, str]:
     if rng.random() < 0.65:
         wordings = ASK[kind]
         return wordings[rng.integers(len(wordings))], answer
+    values: tuple[str, ...]
     if kind in ("modality", "organ"):
         table = NAMES if kind == "modality" else PARTS
-        values = list(table)
+        values = tuple(table)
         asked = answer if rng.random() < 0.5 else values[rng.integers(len(values))]
         name = table[asked][rng.integers(len(table[asked]))]
-        forms = ("Is this a {}?", "Is this image a {}?", "Does this look like a {}?")
+        forms: tuple[str, ...] = ("Is this a {}?", "Is this image a {}?", "Does this look like a {}?")
         if kind == "organ":
             forms = ("Is this the {}?", "Does this image show the {}?", "Is the {} pictured here?")
     else:
@@ -110,7 +111,7 @@ def ask(kind: str, answer: str, rng: np.random.Generator) -> tuple[str, str]:
 def cell_questions(boxes: list, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     """`count` pairs about (kind, centre x, centre y) boxes of one blood film, 0-1 from the top left."""
     makers = (_presence, _presence, _wbc_count, _side, _side, _many, _commonest)
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
         pair = makers[rng.integers(len(makers))](boxes, rng)
         if pair is not None:

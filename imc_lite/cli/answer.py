@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
+from imc_lite.cli.options import ModelChoice, View, lines, model_options, picture_options
 from imc_lite.errors import ImcError
 
 
@@ -82,7 +82,8 @@ def answer(
         raise click.UsageError("give an IMAGE and a QUESTION, or --batch.")
     # Refuse what cannot be answered before a model is fetched or loaded.
     check_question(question)
-    pixels = load_image(click.get_binary_stream("stdin").read() if image == "-" else image, **view)
+    source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
+    pixels = load_image(source, **view)
     result = open_model().answer(pixels, question)
     if as_json:
         row = result.to_dict()
@@ -143,7 +144,7 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
         check_question(question)
     imc = choice.open()
     failed = False
-    for line in click.get_text_stream("stdin", errors="replace") if question == "-" else [question]:
+    for line in lines(question):
         try:
             report = imc.repair(line)
         except ImcError as error:

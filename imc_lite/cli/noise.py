@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import View, picture_options
+from imc_lite.cli.options import View, lines, picture_options
 
 
 @click.command()
@@ -33,12 +33,10 @@ def noise(
 
         if output is not None or view["window"] is not None or view["frame"] is not None:
             raise click.UsageError("-o, --window and --frame are for pictures; a question is printed.")
-        for line in click.get_text_stream("stdin", errors="replace") if text == "-" else [text]:
-            # Undecodable bytes on the command line arrive as surrogates, which nothing can write.
-            whole = line.rstrip("\n").encode("utf-8", "replace").decode("utf-8")
-            click.echo(damage(whole, kind, severity, seed))
+        for line in lines(text):
+            click.echo(damage(line, kind, severity, seed))
         return
-    if output is None:
+    if image is None or output is None:
         raise click.UsageError("name the PNG to write with -o.")
     from PIL import Image
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -78,6 +79,16 @@ class ModelChoice:
             import torch
 
             torch.set_num_threads(self.threads)
+
+
+def lines(given: str) -> Iterator[str]:
+    """What was given on the command line, or each line of stdin where that is "-"; undecodable bytes are replaced."""
+    if given != "-":
+        # On the command line they arrive as surrogates, which nothing can write.
+        yield given.encode("utf-8", "replace").decode("utf-8")
+        return
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def model_options(function: Command) -> Command:

@@ -8,6 +8,7 @@ lmms-eval (0.7) finds it by the entry point `lmms_eval.models`: https://github.c
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class ImcLite(lmms):
         super().__init__()
         self.imc = IMC.from_pretrained(
             model, device=device or "auto", quant=quant, threads=threads, offline=offline, pdc=pdc, sms=sms,
-            prototypes=prototypes,
+            prototypes=None if prototypes is None else Path(prototypes),
         )  # fmt: skip
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
@@ -81,7 +82,7 @@ class ImcLite(lmms):
         Raises:
             ImcError: as `generate_until`.
         """
-        found = []
+        found: list[GenerationResult] = []
         # The choices of one question come one after another: they are scored in one pass.
         alike = groupby(tqdm(requests, desc="imc-lite"), key=lambda r: (r.args[0], *r.args[3:]))
         for (context, *_), group in alike:

@@ -142,6 +142,8 @@ class TorchMLLM(BaseMLLM, ABC):
 def _banks(matcher: Matcher, device: torch.device) -> list[MatchBank]:
     """The kernel holds so many prototypes at once; the evidence of more is put together."""
     names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
-    mean, whiten, points, bias, *rest = (torch.from_numpy(np.asarray(getattr(matcher, n))) for n in names)
+    mean, whiten, points, bias, precision, reconstruct = (
+        torch.from_numpy(np.asarray(getattr(matcher, n))) for n in names
+    )
     parts = zip(points.split(MAX_PROTOTYPES), bias.split(MAX_PROTOTYPES), strict=True)
-    return [MatchBank.build(mean, whiten, p, b, *rest, device=device) for p, b in parts]
+    return [MatchBank.build(mean, whiten, p, b, precision, reconstruct, device) for p, b in parts]

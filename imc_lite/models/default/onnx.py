@@ -146,7 +146,10 @@ class OrtMLLM(BaseMLLM):
         return hits
 
     def _first_choices(self, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]]) -> list[bool]:
-        segments, where, wanted, spans = [], [], [], []
+        segments: list[list[int]] = []
+        where: list[int] = []
+        wanted: list[int] = []
+        spans: list[slice] = []
         at = 0
         for asked, answer in rows:
             spans.append(slice(len(where), len(where) + len(answer)))

@@ -110,7 +110,7 @@ class DefaultTorchMLLM(TorchMLLM):
         model.tie_weights()
         # Tables that are no weights are lost on the meta device.
         model.model.rotary_emb = type(model.model.rotary_emb)(config).to(self.device)
-        return model.to(self.dtype).eval()
+        return torch.nn.Module.to(model, self.dtype).eval()
 
     def _read(self, graph: str) -> Weights:
         """A graph's weights, by the names and places that `imc_lite.assets` gives them."""
