@@ -1,9 +1,14 @@
 """Packaging. `kernels/` and `export/` stand at the top level and install inside the package."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+# The version stands once, in the package; it is read from the text, since importing the package would need its
+# dependencies.
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "imc_lite" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 TORCH = "torch==2.13.0"  # an open range takes a CUDA build of several GB
 TRANSFORMERS = "transformers==5.23.0"
 SERVE = ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"]
@@ -45,21 +50,50 @@ EXTRAS = {
         "selenium>=4.20",
         "pytest>=8",
         "hypothesis>=6",
-        "ruff>=0.8",
+        "ruff==0.17.6",
+        "mypy==2.4.1",
     ],
 }
 
 setup(
     name="imc-lite",
-    version="0.1.0",
+    version=VERSION,
     description="Medical visual question answering that holds up on noisy images and garbled questions",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The imc-lite authors",
     license="Apache-2.0",
+    keywords=[
+        "medical imaging",
+        "visual question answering",
+        "vision-language model",
+        "robustness",
+        "image noise",
+        "radiology",
+        "DICOM",
+        "ONNX Runtime",
+        "offline",
+    ],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Natural Language :: English",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=[*find_packages(include=["imc_lite", "imc_lite.*"]), *BESIDE],
     package_dir={name: name.removeprefix("imc_lite.").replace(".", "/") for name in BESIDE},
     package_data={
+        "imc_lite": ["py.typed"],
         "imc_lite.server": ["*.html"],
         "imc_lite.assets": [
             "*.onnx",

@@ -9,7 +9,7 @@ Names are imported when first used, so that `import imc_lite` costs nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "IMC": "pipeline",

@@ -1,6 +1,7 @@
-"""Shared fixtures: the real default bundle, built once, and real pictures."""
+"""Shared fixtures: the real default bundle, built once, and real pictures. Skips, held to the list in skips.txt."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,34 @@ def documented_fields() -> dict[str, set[str]]:
         name = section.split("\n", 1)[0].strip("`")
         fields[name] = {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
     return fields
+
+
+LISTED_SKIPS = [
+    tuple(re.compile(re.escape(part).replace(r"\*", ".*")) for part in line.split(" ", 1))
+    for line in (Path(__file__).parent / "skips.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def fail_an_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Where only listed skips are allowed, turn a skip that skips.txt does not have into a failure."""
+    if not report.skipped or os.environ.get("IMC_LITE_ONLY_LISTED_SKIPS") != "1":
+        return
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "expected failure"
+    if not any(node.fullmatch(report.nodeid) and why.fullmatch(reason) for node, why in LISTED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped ({reason}), which tests/skips.txt does not list"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    fail_an_unlisted_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    fail_an_unlisted_skip(report)
+    return report
