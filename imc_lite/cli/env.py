@@ -1,0 +1,148 @@
+"""`imc-lite env`: what a bug report has to say about the machine, and nothing about its owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imc_lite import __version__
+from imc_lite.errors import ImcError
+
+# Names on the package index: those that every installation has, then those of the extras.
+PACKAGES = (
+    *("numpy", "pillow", "tokenizers", "click", "safetensors", "tqdm", "gguf"),
+    *("onnxruntime", "onnxruntime-gpu", "torch", "triton", "transformers", "accelerate", "bitsandbytes", "optimum"),
+    *("torchao", "onnx", "onnxscript", "pydicom", "python-gdcm", "fastapi", "uvicorn", "ray", "pyarrow", "lmms-eval"),
+)
+# Which 8-bit arithmetic a processor has decides speed, and how sums are rounded.
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def env(as_json: bool) -> None:
+    """Describe this machine and installation, for a bug report.
+
+    Values of environment variables are left out, and so are folders' names outside the package's own.
+
+    \b
+    imc-lite env
+    """
+    found = describe()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    for name, value in found.items():
+        click.echo(f"{name}: {_said(value)}")
+
+
+def describe() -> dict[str, Any]:
+    """The report, in the order in which it is printed. No package that it names is imported."""
+    return {
+        "imc_lite": __version__,
+        "python": f"{platform.python_version()} {platform.python_implementation()}",
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "memory_mib": _memory(),
+        "gpus": _gpus(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "onnxruntime_providers": _providers(),
+        "cache": _cache(),
+        "variables_set": sorted(name for name in os.environ if name.startswith("IMC_LITE_")),
+    }
+
+
+def _cpu() -> dict[str, Any]:
+    facts = _read("/proc/cpuinfo")
+    flags = facts.get("flags", "").split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = facts.get("model name") or platform.processor() or platform.machine()
+    return {"model": model, "cores": cores, **{flag: flag in flags for flag in CPU_FLAGS}}
+
+
+def _memory() -> dict[str, int]:
+    """Total and available memory, as far as the system says; MiB."""
+    facts = _read("/proc/meminfo")
+    kib = {"total": facts.get("MemTotal"), "available": facts.get("MemAvailable")}
+    return {name: int(value.split()[0]) // 1024 for name, value in kib.items() if value}
+
+
+def _gpus() -> list[str]:
+    """Names of the NVIDIA cards that the driver knows."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return [_read(str(card)).get("Model", "unnamed") for card in cards]
+
+
+def _read(file: str) -> dict[str, str]:
+    """The first value of each `name: value` line; nothing where there is no such file."""
+    facts: dict[str, str] = {}
+    try:
+        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[str]:
+    """Execution providers that the installed ONNX Runtime carries, told by its libraries.
+
+    A provider that is carried may still not run: CUDA's needs a card, its driver and its libraries.
+    """
+    carried = set()
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        if _version(package) is not None:
+            carried.add("cpu")
+            names = [file.stem for file in metadata.files(package) or ()]
+            carried |= {n.rpartition("_providers_")[2] for n in names if "onnxruntime_providers_" in n}
+    return sorted(carried - {"shared"})
+
+
+def _cache() -> dict[str, str]:
+    """Where built models are kept, and whether the default one is there with all its bytes."""
+    try:
+        from imc_lite.bundle.store import Bundle, cache_folder, default_bundle_folder
+    except ImportError as error:
+        return {"default_model": f"cannot be looked for, {error.name} is not installed"}
+    if "IMC_LITE_CACHE" in os.environ:
+        where = "as IMC_LITE_CACHE says"
+    elif cache_folder().is_relative_to(Path.home()):
+        where = f"~/{cache_folder().relative_to(Path.home())}"
+    else:
+        where = "outside the home folder"
+    folder = default_bundle_folder()
+    if not folder.is_dir():
+        return {"folder": where, "default_model": "not built yet"}
+    try:
+        files = Bundle(folder).files
+    except ImcError:
+        return {"folder": where, "default_model": "broken: no readable manifest.json"}
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != facts["size"]:
+            return {"folder": where, "default_model": f"broken: {name} is missing or cut short"}
+    return {"folder": where, "default_model": f"{len(files)} files, all of their size"}
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(v)}" for name, v in value.items() if v is not None)
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
