@@ -12,6 +12,7 @@ import click
 from imc_lite import __version__
 from imc_lite.cli.answer import answer, inspect, repair
 from imc_lite.cli.bench import bench
+from imc_lite.cli.env import env
 from imc_lite.cli.models import bundle, export, prototypes, pull
 from imc_lite.cli.noise import noise
 from imc_lite.cli.serve import serve
@@ -71,7 +72,7 @@ def cli() -> None:
     """
 
 
-for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve):
+for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env):
     cli.add_command(command)
 
 
