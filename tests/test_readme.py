@@ -1,5 +1,6 @@
-"""The README says what is true: its commands run, its tables are current, its links lead somewhere."""
+"""The README says what is true: its commands run, its tables and picture are current, its links lead somewhere."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +54,30 @@ def test_tables_and_plots_are_made_from_the_committed_results():
     for name, svg in plots().items():
         assert (ROOT / name).read_bytes() == svg.encode(), f"{name} is stale, run: python recipes/tables.py"
         ElementTree.fromstring(svg)
+
+
+def test_the_picture_shows_what_the_model_says(default_bundle):
+    sys.path.insert(0, str(ROOT / "recipes"))
+    from readme_picture import PICTURE, run
+
+    assert PICTURE.stat().st_size < 200_000
+    with Image.open(PICTURE) as card:
+        shown = json.loads(card.info["facts"])
+    assert shown == run()[0], "docs/noisy_scan.png is stale, run: python recipes/readme_picture.py"
+    alt = re.search(rf"!\[(.*)\]\({PICTURE.relative_to(ROOT)}\)", README).group(1)
+    said = [
+        shown[name] for name in ("asked", "repaired", "answer", "answer without PDC and SMS", "noise", "probability")
+    ]
+    assert all(word in alt for word in said)
+
+
+def test_the_first_screen_says_how_far_it_can_be_trusted():
+    first = "\n".join(README.splitlines()[:50])
+    for words in ("this project's own generators", "not measured with real weights", "never timed", "English"):
+        assert words in first
+    assert "not a medical device" in first
+    # It is told the noise and measured on half the conditions: not a figure to stand over PDC's.
+    assert "map alone" not in README
 
 
 @pytest.mark.parametrize("page", [p.relative_to(ROOT) for p in ROOT.glob("**/*.md") if ".venv" not in p.parts])

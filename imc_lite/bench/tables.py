@@ -22,7 +22,8 @@ LABELS = {
     "sms": "SMS",
     "imc": "IMC",
 }
-
+# Arms that need not find out which noise it is.
+TOLD = ("shift", "restore", "transport")
 FEWER = "†"
 
 
@@ -62,13 +63,13 @@ def headline(results: dict[str, Any]) -> str:
     ]
     for of in ("image", "text"):
         arms = results["recovered"][of][PICTURE]["arms"]
-        for arm in ARMS[of][1:]:
+        for arm in sorted(ARMS[of][1:], key=TOLD.__contains__):
             if arm in arms:
-                row = arms[arm]
+                row, told = arms[arm], " (told the noise)" if arm in TOLD else ""
                 low, high = row["share_95ci"]
                 share = f"{percent(row['share'])} ({percent(low)}–{percent(high)})"
                 mean = percent(row["mean_of_conditions"])
-                lines.append(f"| {of} noise, {LABELS[arm]} | {row['conditions']} | {share} | {mean} |")
+                lines.append(f"| {of} noise, {LABELS[arm]}{told} | {row['conditions']} | {share} | {mean} |")
     arms = results["conditions"][0]["arms"]
     pictures = sum(s["pictures"] for s in results["data"]["sources"].values())
     said = []
