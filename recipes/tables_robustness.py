@@ -13,15 +13,17 @@ def result() -> str:
     found = bench.load_results(BENCH)
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
 
-    def share(of: str, arm: str) -> str:
+    def given_back(of: str, arm: str) -> tuple[str, str]:
         row = found["recovered"][of][PICTURE]["arms"][arm]
-        return with_interval(row["share"], row["share_95ci"])
+        conditions = sum(condition["of"] == of for condition in found["conditions"])
+        return f"{row['conditions']} of {conditions}", f"**{with_interval(row['share'], row['share_95ci'])}**"
 
+    (noises, pdc), (damages, sms) = given_back("image", "pdc"), given_back("text", "sms")
     return (
-        f"On {pictures} pictures that the model was not trained on and questions that need the picture, PDC gives back "
-        f"**{share('image', 'pdc')}** of the right answers lost to image noise, and SMS **{share('text', 'sms')}** of "
-        "those lost to damaged questions, both **made by this project's own generators**; of image noise made by other "
-        "programs far less comes back ([measured](docs/measured.md))."
+        f"Over the {noises} image noises and severities that cost right answers, PDC gives back {pdc} of what was lost; "
+        f"over {damages} of damaged questions, SMS {sms}. That is on {pictures} pictures which the model was not trained "
+        "on, on questions that need the picture, under noise **of this project's own making**; of image noise made by "
+        "other programs far less comes back ([measured](docs/measured.md))."
     )
 
 

@@ -73,7 +73,7 @@ def test_the_picture_shows_what_the_model_says(default_bundle):
 
 def test_the_first_screen_says_how_far_it_can_be_trusted():
     first = "\n".join(README.splitlines()[:50])
-    for words in ("this project's own generators", "not measured with real weights", "never timed", "English"):
+    for words in ("this project's own making", "not measured with real weights", "never timed", "English"):
         assert words in first
     assert "not a medical device" in first
     # It is told the noise and measured on half the conditions: not a figure to stand over PDC's.
