@@ -6,11 +6,11 @@ import io
 
 import onnx
 import torch
-from imc_lite.kernels import reference
+from imc_lite.kernels.calibrate import reference
 
 
 class Calibrate(torch.nn.Module):
-    """`imc_lite.kernels.reference.calibrate` of one picture by one prototype with weight 1."""
+    """`imc_lite.kernels.calibrate.reference.calibrate` of one picture by one prototype with weight 1."""
 
     def forward(
         self, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, offset: torch.Tensor, shift: torch.Tensor

@@ -1,12 +1,21 @@
-"""Matching and calibration of vision tokens on a GPU, one launch each, with the PyTorch they are checked against.
+"""Matching and calibration of vision tokens on a GPU, one launch each, beside the PyTorch they are checked against.
 
-| module | what it holds |
+    from imc_lite.kernels.match import WhitenedPrototypes, match
+    from imc_lite.kernels.calibrate import LowRankMaps, calibrate
+
+Each operator has a folder:
+
+| file | what it holds |
 |---|---|
-| `ops` | the functions to call: `match`, `match_stats`, `calibrate`; Triton on CUDA, PyTorch elsewhere |
-| `banks` | `MatchBank`, `CalibrationBank`: fitted constants, checked once and laid out for the kernels |
-| `reference` | the specification: the same functions in plain PyTorch |
-| `match`, `calibrate` | the Triton kernels and their launch heuristics |
-| `bench` | `python -m imc_lite.kernels.bench`: checks, then times, and appends to `kernels/results/bench.csv` |
+| `reference` | the specification: the formula and its source, in plain PyTorch |
+| `triton` | the Triton kernel and the choice of its block sizes |
+| `op` | the function to call, a `torch.library` operator: Triton on CUDA, the reference elsewhere |
+| `prototypes` (match), `maps` (calibrate) | the fitted constants, checked when they are made |
+| `spec` | shapes, tolerances and cost, for the tests and the benchmark |
 
-Nothing heavy is imported here: `ops`, `banks` and `reference` need torch, `match` and `calibrate` Triton too.
+`registry` finds them all. A new kernel is a new folder and its name in `registry.FOLDERS`: the tests
+(`tests/test_kernels.py`), the ahead-of-time compilation for sm_90 (`tests/compile_kernels.py`) and the benchmark
+(`python -m imc_lite.kernels.bench`) take it from there.
+
+Nothing heavy is imported here: the operators need torch; their kernels, `spec` and `bench` need Triton too.
 """

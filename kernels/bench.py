@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from imc_lite.kernels.registry import Kernel, Shape
+
+    Tensors = tuple[torch.Tensor, ...]
 
 # Tokens, width and depth of real vision towers.
 TOWERS = {
@@ -29,8 +32,6 @@ TOWERS = {
     "qwen2.5-vl": (1024, 1280, 32),
 }
 BATCHES = (1, 8, 64)
-PROTOTYPES, RANK, LAYERS = 36, 64, 4
-TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-3}
 FIELDS = (
     *("device", "torch", "triton", "op", "tower", "batch", "tokens", "width", "dtype", "provider"),
     *("p20_us", "p50_us", "p80_us", "gb_s", "of_copy", "extra_bytes"),
@@ -46,6 +47,8 @@ def main() -> None:
     if args.plot:
         if not args.out:
             parser.error("--plot draws a CSV: name it with -o")
+        from imc_lite.kernels.plot import plot
+
         plot(args.out, args.plot)
         return
     if args.device == "cpu":
@@ -60,9 +63,14 @@ def main() -> None:
 
 
 def run(device: str) -> Iterator[dict[str, Any]]:
-    """Check and time every shape; a row for each provider, printed as it is made."""
+    """Check and time every shape; a row for each provider, printed as it is made.
+
+    Raises:
+        SystemExit: a provider disagrees with float64.
+    """
     import torch
     import triton
+    from imc_lite.kernels.registry import Shape
 
     smoke = device == "cpu"
     name = platform.processor() or "cpu" if smoke else torch.cuda.get_device_name()
@@ -71,90 +79,65 @@ def run(device: str) -> Iterator[dict[str, Any]]:
     for tower, (tokens, width, depth) in towers.items():
         for dtype in (torch.float16,) if smoke else (torch.float16, torch.bfloat16):
             for batch in (1,) if smoke else BATCHES:
-                shape = {"tower": tower, "batch": batch, "tokens": tokens, "width": width}
-                shape["dtype"] = str(dtype).removeprefix("torch.")
-                for row in measure(batch, tokens, width, dtype, device):
-                    yield report({**facts, **shape, **row})
+                shown = {"tower": tower, "batch": batch, "tokens": tokens, "width": width}
+                shown["dtype"] = str(dtype).removeprefix("torch.")
+                for row in measure(Shape(batch, tokens, width), dtype, device):
+                    yield report({**facts, **shown, **row})
                 if batch == 1:
-                    yield report({**facts, **shape, **forward(tokens, width, depth, dtype, device)})
+                    yield report({**facts, **shown, **forward(tokens, width, depth, dtype, device)})
 
 
-def measure(batch: int, tokens: int, width: int, dtype: torch.dtype, device: str) -> Iterator[dict[str, Any]]:
-    """Rows of one shape: a copy, then `match` and `calibrate` by each provider.
-
-    Raises:
-        SystemExit: a provider disagrees with float64.
-    """
+def measure(shape: Shape, dtype: torch.dtype, device: str) -> Iterator[dict[str, Any]]:
+    """Rows of one shape: a copy of the tokens, then every kernel by each provider, once all of them are right."""
     import torch
-    from imc_lite.kernels import ops, reference
-    from imc_lite.kernels.calibrate import calibrate_triton
-    from imc_lite.kernels.match import match_triton
+    from imc_lite.kernels.registry import kernels
 
-    generator = torch.Generator(device).manual_seed(0)
-
-    def randn(*size: int, of: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.randn(*size, generator=generator, device=device).to(of)
-
-    stats = 2 * LAYERS * width
-    matching = ops.MatchBank.build(
-        randn(stats), randn(stats, RANK) * stats**-0.5, randn(PROTOTYPES, RANK), randn(PROTOTYPES),
-        randn(stats).abs(), randn(RANK, stats), device,
-    )  # fmt: skip
-    shifting = ops.CalibrationBank.build(
-        randn(PROTOTYPES, width), randn(PROTOTYPES, width), randn(PROTOTYPES, width, RANK) * width**-0.5,
-        randn(PROTOTYPES, RANK, width) * RANK**-0.5, dtype, device,
-    )  # fmt: skip
-    hidden, x = randn(batch, LAYERS, tokens, width, of=dtype), randn(batch, tokens, width, of=dtype)
-    weights = torch.zeros(batch, PROTOTYPES, device=device)
-    weights[:, 7] = 1.0
-    bank, maps = ops.tensors(matching), ops.tensors(shifting)
-    # One prototype has weight, so eager PyTorch is given that one alone: all 36 would flatter us.
-    one = (weights[:, 7:8], *(t[7:8] for t in maps))
-    compiled = {"match": torch.compile(reference.match), "calibrate": torch.compile(reference.calibrate)}
-    providers: dict[str, dict[str, Callable[[], Any]]] = {
-        "match": {
-            "triton": lambda: match_triton(hidden, *bank),
-            "eager": lambda: reference.match(hidden, *bank),
-            "compile": lambda: compiled["match"](hidden, *bank),
-        },
-        "calibrate": {
-            "triton": lambda: calibrate_triton(x, weights, *maps),
-            "eager": lambda: reference.calibrate(x, *one),
-            "compile": lambda: compiled["calibrate"](x, *one),
-        },
-    }
-    truth = {"match": reference.match(hidden.double(), *bank)[0].double(), "calibrate": exact(x, maps)}
-    for op, functions in providers.items():
-        limit = 1e-4 if op == "match" else TOLERANCE[str(dtype).removeprefix("torch.")]
-        for provider, function in functions.items():
-            found = function()[0].double()
-            error = float(((found - truth[op]).square().mean() / truth[op].square().mean()).sqrt())
-            if not error < limit:
-                sys.exit(f"bench: {op} by {provider}, {list(x.shape)} {dtype}, is off by {error:.1e}; nothing is timed")
-    del truth
-    target = torch.empty_like(x)
-    copy = clock(lambda: target.copy_(x), device)
-    copy_speed = 2 * x.nbytes / copy[1]
+    timed = [(k, k.inputs(shape, dtype, device, 0)) for k in kernels() if k.moved is not None]
+    calls = {kernel.name: providers(kernel, inputs) for kernel, inputs in timed}
+    for kernel, inputs in timed:
+        check(kernel, inputs, calls[kernel.name], dtype)
+    tokens = torch.zeros(shape.batch, shape.tokens, shape.width, device=device, dtype=dtype)
+    target = torch.empty_like(tokens)
+    copy = clock(lambda: target.copy_(tokens), device)
+    copy_speed = 2 * tokens.nbytes / copy[1]
     yield {"op": "copy", "provider": "copy", **times(copy), "gb_s": copy_speed / 1e3, "of_copy": 1.0}
-    for op, functions in providers.items():
-        moved = hidden.nbytes if op == "match" else 2 * x.nbytes + 2 * maps[0][7].nbytes
-        for provider, function in functions.items():
-            took = clock(function, device)
-            row = {"op": op, "provider": provider, **times(took), "gb_s": moved / took[1] / 1e3}
+    for kernel, inputs in timed:
+        assert kernel.moved is not None
+        moved = kernel.moved(*inputs)
+        for provider, call in calls[kernel.name].items():
+            took = clock(call, device)
+            row = {"op": kernel.name, "provider": provider, **times(took), "gb_s": moved / took[1] / 1e3}
             row["of_copy"] = moved / took[1] / copy_speed
             if device == "cuda":
-                row["extra_bytes"] = extra_bytes(function)
+                row["extra_bytes"] = extra_bytes(call)
             yield row
 
 
-def exact(x: torch.Tensor, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """`reference.calibrate` for prototype 7 with weight 1, in float64."""
-    down, up, offset, shift = (t[7].double() for t in maps)
-    return x.double() + (x.double() @ down - offset) @ up + shift
+def providers(kernel: Kernel, inputs: Tensors) -> dict[str, Callable[[], Tensors]]:
+    """Whatever computes the kernel's outputs, by name, ready to be called."""
+    import torch
+
+    compiled, fewer = torch.compile(kernel.reference), kernel.for_eager(*inputs)
+    return {
+        "triton": lambda: kernel.triton(*inputs),
+        "eager": lambda: kernel.reference(*fewer),
+        "compile": lambda: compiled(*fewer),
+    }
+
+
+def check(kernel: Kernel, inputs: Tensors, calls: dict[str, Callable[[], Tensors]], dtype: torch.dtype) -> None:
+    """End the program where a provider's first output is farther from float64 than the kernel's tolerance."""
+    truth = kernel.exact(*kernel.for_eager(*inputs))[0].double()
+    for provider, call in calls.items():
+        found = call()[0].double()
+        error = float(((found - truth).square().mean() / truth.square().mean()).sqrt())
+        if not error < kernel.tolerance[dtype]:
+            shape = list(inputs[0].shape)
+            sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {error:.1e}; nothing is timed")
 
 
 def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """The tower's own forward pass on one image, random weights: what matching and calibrating must vanish beside."""
+    """The tower's own forward pass on one image, random weights: what the kernels' time must vanish beside."""
     import torch
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -163,7 +146,7 @@ def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str
         hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth, num_attention_heads=width // 64 or 1,
         image_size=side, patch_size=14,
     )  # fmt: skip
-    model = SiglipVisionModel(config).to(device, dtype).eval()
+    model = SiglipVisionModel(config).to(device=device, dtype=dtype).eval()
     pixels = torch.zeros(1, 3, side, side, device=device, dtype=dtype)
     with torch.no_grad():
         return {"op": "tower", "provider": "transformers", **times(clock(lambda: model(pixels), device))}
@@ -174,7 +157,8 @@ def clock(function: Callable[[], Any], device: str) -> tuple[float, float, float
     if device == "cuda":
         from triton.testing import do_bench
 
-        return tuple(1000 * t for t in do_bench(function, warmup=50, rep=200, quantiles=[0.2, 0.5, 0.8]))
+        p20, p50, p80 = do_bench(function, warmup=50, rep=200, quantiles=[0.2, 0.5, 0.8])
+        return 1000 * p20, 1000 * p50, 1000 * p80
     took = []
     for _ in range(3):
         began = time.perf_counter()
@@ -187,7 +171,7 @@ def times(took: tuple[float, float, float]) -> dict[str, float]:
     return dict(zip(("p20_us", "p50_us", "p80_us"), took, strict=True))
 
 
-def extra_bytes(function: Callable[[], Any]) -> int:
+def extra_bytes(function: Callable[[], Tensors]) -> int:
     """Peak memory of one call beside its outputs."""
     import torch
 
@@ -214,31 +198,6 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
         if new:
             writer.writeheader()
         writer.writerows(rows)
-
-
-def plot(source: Path, target: Path) -> None:
-    """Median time of `match` and `calibrate` by provider, one panel a tower and type."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with open(source, newline="", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if r["op"] in ("match", "calibrate")]
-    panels = sorted({(r["tower"], r["dtype"]) for r in rows})
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 4), squeeze=False, sharey=True)
-    for axis, (tower, dtype) in zip(axes[0], panels, strict=True):
-        mine = [r for r in rows if (r["tower"], r["dtype"]) == (tower, dtype)]
-        for op, provider in sorted({(r["op"], r["provider"]) for r in mine}):
-            line = sorted(
-                (int(r["batch"]), float(r["p50_us"])) for r in mine if (r["op"], r["provider"]) == (op, provider)
-            )
-            axis.plot(*zip(*line, strict=True), marker="o", label=f"{op}, {provider}")
-        axis.set(title=f"{tower}, {dtype}", xlabel="batch", xscale="log", yscale="log")
-    axes[0][0].set_ylabel("microseconds, median")
-    axes[0][-1].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(target)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels for sm_90 without a GPU and print one line each: name, registers, stack bytes.
+"""Compile every kernel of the registry for sm_90 without a GPU: a line of registers, stack and shared memory each.
 
 Run by test_kernels_compile.py in a process of its own, because the interpreter replaces the compiler.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import triton
-from imc_lite.kernels import calibrate, match
+from imc_lite.kernels.registry import Kernel, Shape, kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -26,7 +26,7 @@ POINTERS = {
 
 
 class Recorder:
-    """Stands in for a kernel: takes one launch and compiles what it would have run."""
+    """Stands in for a `triton.jit` function: takes one launch and compiles what it would have run."""
 
     def __init__(self, kernel, label):
         self.kernel, self.label = kernel, label
@@ -65,40 +65,18 @@ def _resources(cubin: bytes) -> tuple[str, ...]:
 
 
 def main() -> None:
-    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-    for case in sys.argv[1:]:
-        op, dtype, batch, tokens, width, rank = case.split(":")
-        x_dtype, batch, tokens, width, rank = dtypes[dtype], int(batch), int(tokens), int(width), int(rank)
-        prototypes = 36
-        if op == "calibrate":
-            calibrate._calibrate_kernel = Recorder(_original(calibrate, "_calibrate_kernel"), case)
-            calibrate.calibrate_triton(
-                torch.empty(batch, tokens, width, dtype=x_dtype),
-                torch.empty(batch, prototypes),
-                torch.empty(prototypes, width, rank, dtype=x_dtype),
-                torch.empty(prototypes, rank, width, dtype=x_dtype),
-                torch.empty(prototypes, rank),
-                torch.empty(prototypes, width),
-            )
-        else:
-            match._match_kernel = Recorder(_original(match, "_match_kernel"), case)
-            size = 8 * width if op == "match" else width
-            x = torch.empty(batch, 4, tokens, width, dtype=x_dtype) if op == "match" else torch.empty(batch, width)
-            match.match_triton(
-                x,
-                torch.empty(size),
-                torch.empty(size, rank),
-                torch.empty(prototypes, rank),
-                torch.empty(prototypes),
-                torch.empty(size),
-                torch.empty(size, rank),
-                torch.empty(rank, rank, dtype=torch.float64),
-            )
+    for kernel in kernels():
+        module = sys.modules[kernel.triton.__module__]
+        launched = getattr(module, kernel.launched)
+        for dtype, shape in kernel.compiled:
+            setattr(module, kernel.launched, Recorder(launched, case(kernel, dtype, shape)))
+            kernel.triton(*kernel.inputs(shape, dtype, "cpu", 0))
+        setattr(module, kernel.launched, launched)
 
 
-def _original(module, name: str):
-    kernel = getattr(module, name)
-    return kernel.kernel if isinstance(kernel, Recorder) else kernel
+def case(kernel: Kernel, dtype: torch.dtype, shape: Shape) -> str:
+    """What a line begins with."""
+    return f"{kernel.name}:{str(dtype).removeprefix('torch.')}:{shape.batch}x{shape.tokens}x{shape.width}:r{shape.rank}"
 
 
 if __name__ == "__main__":

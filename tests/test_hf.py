@@ -73,7 +73,7 @@ def test_changed_tokens_change_the_logits_in_their_order(mllm, picture):
 
 
 def test_statistics_are_those_of_the_specification(mllm, picture):
-    from imc_lite.kernels import reference
+    from imc_lite.kernels.match import reference
 
     with torch.inference_mode():
         given = {k: v for k, v in mllm._inputs("", picture).items() if k.startswith(("pixel", "image_"))}

@@ -111,7 +111,7 @@ def test_without_pdc_nothing_is_looked_for():
 
 def test_matching_follows_the_specification(imc):
     torch = pytest.importorskip("torch")
-    from imc_lite.kernels import reference
+    from imc_lite.kernels.match import reference
 
     matcher = imc.prototypes.matcher
     names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
@@ -129,7 +129,7 @@ def test_matching_follows_the_specification(imc):
 
 def test_calibrating_follows_the_specification(imc):
     torch = pytest.importorskip("torch")
-    from imc_lite.kernels import reference
+    from imc_lite.kernels.calibrate import reference
 
     remedy = next(r for r in imc.prototypes.remedies if r.transport is not None)
     transport = imc.prototypes.transport(remedy)

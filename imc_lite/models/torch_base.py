@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from imc_lite.kernels import ops
-from imc_lite.kernels.banks import MAX_PROTOTYPES, CalibrationBank, MatchBank
+from imc_lite.kernels.calibrate import LowRankMaps, calibrate
+from imc_lite.kernels.match import MAX_PROTOTYPES, WhitenedPrototypes, match_stats
 from imc_lite.models.base import BaseMLLM, Generation
 from imc_lite.models.candidates import score_candidates
 from imc_lite.models.deadline import NEVER, Deadline
@@ -40,7 +40,7 @@ class TorchMLLM(BaseMLLM, ABC):
     device: torch.device
     ends: list[int]
     _lock: threading.RLock  # a model may remember things from one call to the next, and hooks belong to one call
-    _banks: tuple[Matcher, list[MatchBank]] | None = None
+    _banks: tuple[Matcher, list[WhitenedPrototypes]] | None = None
 
     @abstractmethod
     def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
@@ -63,7 +63,7 @@ class TorchMLLM(BaseMLLM, ABC):
         """float32 [N, D] -> float32 [N, D], through one map; one kernel launch on CUDA."""
         parts = {n: self._tensor(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift")}
         weight = torch.ones(1, 1, device=self.device)
-        return ops.calibrate(self._tensor(tokens)[None], weight, CalibrationBank(**parts))[0][0].cpu().numpy()
+        return calibrate(self._tensor(tokens)[None], weight, LowRankMaps(**parts))[0][0].cpu().numpy()
 
     @torch.inference_mode()
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ class TorchMLLM(BaseMLLM, ABC):
         every 64 prototypes."""
         if self._banks is None or self._banks[0] is not matcher:
             self._banks = (matcher, _banks(matcher, self.device))
-        found = [ops.match_stats(self._tensor(values), bank) for bank in self._banks[1]]
+        found = [match_stats(self._tensor(values), bank) for bank in self._banks[1]]
         chances = torch.cat([f.logits for f in found], 1).softmax(1)
         return chances.cpu().numpy(), found[0].novelty.cpu().numpy()
 
@@ -139,11 +139,11 @@ class TorchMLLM(BaseMLLM, ABC):
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
 
 
-def _banks(matcher: Matcher, device: torch.device) -> list[MatchBank]:
+def _banks(matcher: Matcher, device: torch.device) -> list[WhitenedPrototypes]:
     """The kernel holds so many prototypes at once; the evidence of more is put together."""
     names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
     mean, whiten, points, bias, precision, reconstruct = (
         torch.from_numpy(np.asarray(getattr(matcher, n))) for n in names
     )
     parts = zip(points.split(MAX_PROTOTYPES), bias.split(MAX_PROTOTYPES), strict=True)
-    return [MatchBank.build(mean, whiten, p, b, precision, reconstruct, device) for p, b in parts]
+    return [WhitenedPrototypes.build(mean, whiten, p, b, precision, reconstruct, device) for p, b in parts]

@@ -3,7 +3,7 @@
 Prototypes of every kind and severity, for each cluster of clean pictures (films, slices, cells …), lie in a
 whitened space. Evidence about the noise is taken from the few directions that separate them; how foreign a
 picture is, is judged in the rest, so that a strange picture does not pass for a noise. The formulas are those of
-`imc_lite.kernels.reference.match_stats`, which is the specification; this is numpy, so that a CPU needs no torch.
+`imc_lite.kernels.match.reference.match_stats`, which is the specification; this is numpy, so that a CPU needs no torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def features(stats: np.ndarray, statistics: str = QUADRANTS) -> np.ndarray:
         stats: float32 [..., S].
         statistics: "quadrants", the default encoder's moments by quadrant, [..., 1664] -> [..., 832]; or "tokens",
             means and deviations over the tokens of early hidden states, as many features as statistics, on the
-            signed log scale of `imc_lite.kernels.reference.pool`.
+            signed log scale of `imc_lite.kernels.match.reference.pool`.
     """
     if statistics == TOKENS:
         values = stats.astype(np.float64)

@@ -2,7 +2,7 @@
 
 A `Remedy` says whether to restore the pixels first and which low-rank map to apply afterwards; both were kept only
 where cross-fitting on clean pictures and their noisy copies showed a gain. The map is the one of
-`imc_lite.kernels.reference.calibrate`, exported to ONNX for hosts without torch.
+`imc_lite.kernels.calibrate.reference.calibrate`, exported to ONNX for hosts without torch.
 """
 
 from __future__ import annotations

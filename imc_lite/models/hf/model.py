@@ -93,8 +93,8 @@ class HfMLLM(TorchMLLM):
 
         The tokens are the projectors' inputs: of several projectors side by side, of several views (the whole picture
         first) one after the other. The statistics are, for each of four early hidden states of width D', the D' means
-        over the tokens of the whole picture and the D' standard deviations, as `imc_lite.kernels.reference.pool` has
-        them before its logarithm.
+        over the tokens of the whole picture and the D' standard deviations: what
+        `imc_lite.kernels.match.reference.pool` makes of them, before its logarithm.
         """
         with self._lock:
             tokens, stats = self.look(self.visual(image))

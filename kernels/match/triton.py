@@ -1,11 +1,11 @@
-"""Noise matching as one Triton launch; the formulas are `reference.pool` and `reference.match_stats`.
+"""Noise matching as one Triton launch; the formulas are those of `imc_lite.kernels.match.reference`.
 
-A program owns BLOCK_D columns of one layer of one batch row: it pools all N tokens of them, so that no sum
-crosses programs, and writes its share of z = u W, of u cross and of sum r u^2. The last program of a batch row
-to arrive (a ticket counter, as in NVIDIA's threadFenceReduction sample) adds the shares in index order and
-finishes the row. So B x L x D / BLOCK_D programs read the tokens, one launch is enough, and the result does not
-depend on which program came last. One program a row would be simpler, but at batch 1 a single multiprocessor
-would read all layers: about 100 us.
+A program owns BLOCK_D columns of one layer of one batch row. It pools all N tokens of these columns, so that no sum
+over tokens crosses programs, and writes its share of z = u W, of u cross and of sum r u^2. Programs of a batch row draw
+tickets from a counter when they are done; the one with the last ticket adds the shares, in index order, and finishes
+the row, as in NVIDIA's threadFenceReduction sample. So B x L x D / BLOCK_D programs read the tokens, one launch is
+enough, and the result does not depend on which program came last. One program a row would be simpler, but at batch 1
+all layers would then be read by a single multiprocessor, which takes about 100 us.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-_tickets: dict[tuple[int, int], torch.Tensor] = {}
+_tickets: dict[tuple[int, int], torch.Tensor] = {}  # by device and stream
 
 
 def match_triton(

@@ -1,11 +1,11 @@
-"""Low-rank calibration of tokens as one Triton launch; the formula is `reference.calibrate`.
+"""Low-rank calibration of tokens as one Triton launch; the formula is that of `imc_lite.kernels.calibrate.reference`.
 
-A program owns BLOCK_N tokens of one batch row and passes over their D columns twice: x V_k - offset_k, then
-x + w_k [h U_k + shift_k], sums in float32. The first pass reads the tokens from memory, the second finds them
-in L2: BLOCK_N is chosen so that the tokens under work fill at most 3/4 of it. (Holding [BLOCK_N, D] in
-registers instead was compiled for sm_90 and spilled at 64 tokens of width 768.) Prototypes without weight are
-never read. One or two prototypes on a row keep their projections in registers; with three and more they are
-computed again for every block of columns, which is slow, but needs no scratch memory and rounds once.
+A program owns BLOCK_N tokens of one batch row and passes over their D columns twice: first it sums x V_k - offset_k, in
+float32, then it writes x + w_k [h U_k + shift_k]. The first pass reads the tokens from memory, the second finds them in
+the L2 cache: BLOCK_N is chosen so that the tokens under work fill at most 3/4 of it. (Holding [BLOCK_N, D] in registers
+instead was compiled for sm_90 and spilled at 64 tokens of width 768.) Maps without weight are never read. One or two
+maps on a row keep their projections in registers; three and more are projected again for every block of columns, which
+is slow, but needs no scratch memory and rounds once.
 """
 
 from __future__ import annotations
