@@ -27,7 +27,7 @@ from imc_lite.export.describe import describe
 from imc_lite.export.parity import Bounds, check
 from imc_lite.export.trace import DecoderGraph, EmbedGraph, EncoderGraph, ProjectorGraph, Recorded, record
 
-from imc_lite.bundle.build import write_manifest
+from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.load import load

@@ -20,8 +20,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from imc_lite.bench.data import Case, load_edition
-from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.copy import copy_bundle
+from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image

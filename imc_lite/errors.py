@@ -1,8 +1,21 @@
 """The one exception a user is meant to see."""
 
+from __future__ import annotations
+
+SHOWN = 80  # characters of what a user gave that an error repeats
+
 
 class ImcError(Exception):
     """Bad input or a state the user can mend: one line that says what, why and what to do.
 
     The command line prints it on stderr without a traceback and exits with code 2.
     """
+
+
+def shown(given: object) -> str:
+    """What a user gave, as an error may repeat it: printable, at most 80 characters, the middle left out."""
+    text = str(given)
+    if len(text) > SHOWN:
+        half = (SHOWN - 1) // 2
+        text = f"{text[:half]}…{text[-(SHOWN - 1 - half) :]}"
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -2,35 +2,162 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import secrets
+import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` with a binary file that takes the place of `path` only when it is complete.
+    """Call `write` with a binary file whose content takes the place of `path` only when it is complete.
+
+    A symbolic link stays: the file it points to is replaced. A file that is replaced keeps its permissions. A pipe,
+    /dev/stdout, /dev/null or another device is sent the content, once it is complete.
 
     Raises:
-        ImcError: the folder is missing or cannot be written.
+        ImcError: the folder is missing, `path` is a folder or may not be written, or the disk is full. What was there
+            is then as it was.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if is_stream(path):
+            _send(path, write)
+        else:
+            _replace(Path(os.path.realpath(path)), write)
+    except BrokenPipeError:
+        raise  # the reader has left, which is no fault of the output's name
     except OSError as error:
-        raise ImcError(f"cannot write {path} ({error.strerror}); choose another output file") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ImcError:
+    """The line that says so."""
+    return ImcError(f"cannot write {shown(path)} ({error.strerror or error}); choose another output file")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether `path` is a pipe, a terminal or another device, which cannot be replaced or read again.
+
+    What our own standard output goes to is one too, even if that is a file: /dev/stdout names it.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) or _is_stdout(found)
+
+
+def open_stream(path: Path) -> BinaryIO:
+    """Open for writing what `is_stream`.
+
+    Raises:
+        OSError: it may not be written.
+    """
+    # Opening /dev/stdout anew would cut off a file that the shell appends to, and fails where it is a socket.
+    same = _is_stdout(os.stat(path))
+    return os.fdopen(os.dup(1) if same else os.open(path, os.O_WRONLY), "wb")
+
+
+def lock(handle: int) -> bool:
+    """Take the lock on an open file; False where another process has it. It ends with the handle or the process.
+
+    Some network file systems have no locks, nor has Windows these: there nothing is kept apart.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, after whoever holds it now. It is there only as long as it is held.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            if is_at(handle, path):
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # the one before us removed it: what we hold is no longer there
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Whether the file that is open is the one that is at `path` now."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    before = None
+    with contextlib.suppress(FileNotFoundError):
+        before = os.stat(target)
+    if before is not None:
+        _check_replaceable(target, before)
+    temporary = target.with_name(f".imc-lite-{secrets.token_hex(8)}.part")
+    # Not `tempfile`: its files are for their owner alone, an output has the permissions that the user's umask gives.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private; an output is not
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ImcError(f"cannot write {path} ({error.strerror}); choose another output file") from error
+        if before is not None:
+            with contextlib.suppress(OSError):  # some file systems have no permissions
+                os.chmod(temporary, stat.S_IMODE(before.st_mode))
+        os.replace(temporary, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(target: Path, found: os.stat_result) -> None:
+    """Renaming asks for leave to write the folder only; a file that is not to be written stays."""
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+
+
+def _send(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with tempfile.TemporaryFile() as file:  # some formats seek, which a pipe cannot
+        write(file)
+        file.seek(0)
+        with open_stream(path) as stream:
+            shutil.copyfileobj(file, stream)
+
+
+def _is_stdout(found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(found, os.fstat(1))
+    except OSError:
+        return False

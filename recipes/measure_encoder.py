@@ -30,8 +30,8 @@ from tqdm import tqdm
 from imc_lite.bench.data import Case, load_edition
 from imc_lite.bench.plan import Options, make_plan
 from imc_lite.bench.stats import interval
-from imc_lite.bundle.build import write_manifest
 from imc_lite.bundle.copy import copy_bundle
+from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.store import Bundle
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM

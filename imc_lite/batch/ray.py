@@ -12,17 +12,20 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch.run import Answers, Plan, answer_row
-from imc_lite.errors import ImcError
+from imc_lite.batch.rows import Case, Plan, answer_row, case_from_json, case_to_json
+from imc_lite.batch.run import Answers
+from imc_lite.errors import ImcError, shown
 from imc_lite.images.decoder_output import no_stderr
 from imc_lite.pipeline import IMC
 
 LOCAL = "local"
 REACH = 10  # seconds
 BLOCK = 64  # rows an actor is handed at a time, at most; what a killed run has to do again is a few of these
+PART = 100_000  # cases that Ray is given at a time, so that memory stays the same; the actors open their models anew
 
 
 class Answerer:
@@ -35,16 +38,14 @@ class Answerer:
         self._imc, self._plan = open_model(), plan
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
-        pairs = zip(block["line"], block["number"], strict=True)
-        return {"row": [answer_row(self._imc, str(line), int(number), self._plan) for line, number in pairs]}
+        return {"row": [answer_row(self._imc, case_from_json(str(case)), self._plan) for case in block["case"]]}
 
 
-def on_ray(open_model: Callable[[], IMC], plan: Plan, address: str, threads: int) -> Answers:
+def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers:
     """Answers from a pool of actors, as many as the cluster has room for.
 
     Args:
         open_model: called here, to find out what is wrong before anything starts, and in every actor.
-        plan: of the run.
         address: of a Ray cluster, or "local" to start one on this machine for the run.
         threads: CPUs an actor takes.
 
@@ -60,21 +61,21 @@ def on_ray(open_model: Callable[[], IMC], plan: Plan, address: str, threads: int
     except ImportError as error:
         raise ImcError("ray is not installed; install imc-lite[ray]") from error
 
-    def answers(lines: list[str], done: int) -> Iterator[str]:
+    def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
         open_model()
         logging.getLogger("ray").setLevel(logging.ERROR)
-        options = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-        if address != LOCAL:
-            options = {"log_to_driver": False, "logging_level": logging.ERROR, "address": address}
+        where: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
         try:
             _check(address)
             with no_stderr:
-                ray.init(**options)
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and its own
-            raise ImcError(f"cannot reach or start Ray at {address} ({type(error).__name__}); check it") from error
+            why = f"cannot reach or start Ray at {shown(address)} ({type(error).__name__})"
+            raise ImcError(f"{why}; check it") from error
         try:
-            actors = max(1, min(int(ray.cluster_resources().get("CPU", 1) // threads), len(lines) - done))
-            yield from _rows(ray.data, open_model, plan, lines, done, actors, threads)
+            actors = max(1, min(int(ray.cluster_resources().get("CPU", 1) // threads), left))
+            while part := list(islice(cases, PART)):
+                yield from _rows(ray.data, open_model, plan, part, actors, threads)
         except ray.exceptions.RayError as error:
             cause = f"the Ray run failed ({type(error).__name__})"
             raise ImcError(f"{cause}; run the same command again, it goes on where it stopped") from error
@@ -92,7 +93,7 @@ def _check(address: str) -> None:
 
 
 def _rows(
-    data: Any, open_model: Callable[[], IMC], plan: Plan, lines: list[str], done: int, actors: int, threads: int
+    data: Any, open_model: Callable[[], IMC], plan: Plan, cases: list[Case], actors: int, threads: int
 ) -> Iterator[str]:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -100,9 +101,9 @@ def _rows(
     # Its logger is set up when a dataset is made; on stderr its lines would stand between ours.
     logger = logging.getLogger("ray.data")
     logger.handlers, logger.propagate = [logging.NullHandler()], False
-    left = [{"number": number, "line": line} for number, line in enumerate(lines[done:], done + 1)]
-    block = max(1, min(BLOCK, len(left) // (4 * actors)))
-    answered = data.from_items(left, override_num_blocks=-(-len(left) // block)).map_batches(
+    items = [{"case": case_to_json(case)} for case in cases]
+    block = max(1, min(BLOCK, len(items) // (4 * actors)))
+    answered = data.from_items(items, override_num_blocks=-(-len(items) // block)).map_batches(
         Answerer,
         fn_constructor_args=(open_model, plan, str(Path.cwd())),
         batch_size=None,

@@ -2,198 +2,125 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from imc_lite.errors import ImcError
+from imc_lite.batch import output
+from imc_lite.batch.cases import PARQUET, Cases, open_cases
+from imc_lite.batch.output import REMEDY, Progress
+from imc_lite.batch.rows import Case, Plan, answer_row
+from imc_lite.errors import ImcError, shown
+from imc_lite.files import cannot_write, is_stream, open_stream
 from imc_lite.pipeline import IMC
 
-PARQUET = ".parquet"
+# From the cases that are not answered yet, their number and the run's plan: the rows that answer them, in order.
+Answers = Callable[[Iterator[Case], int, Plan], Iterator[str]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is the same for every row of a run.
+class Summary:
+    """How many cases a batch has, how many of them this run answered, and how many rows carry an error."""
 
-    folder: where relative pictures start.
-    window, frame: of DICOM rows that name none, see `imc_lite.images.load.load_image`.
-    timings: whether rows carry `timings_ms`; without them the same rows are the same bytes every time.
-    """
-
-    folder: Path
-    window: str | None = None
-    frame: int | None = None
-    timings: bool = True
+    cases: int
+    answered: int
+    failed: int
 
 
-# From all lines and the number of those that are answered already: the answers to the others, in order.
-Answers = Callable[[list[str], int], Iterator[str]]
-
-
-def run_batch(answers: Answers, cases: Path, out: Path | None) -> int:
-    """Answer every row of a JSONL or Parquet file; returns how many rows carry an error.
+def run_batch(
+    answers: Answers, cases: Path, out: Path | None, plan: Plan, describe: Callable[[], Mapping[str, str]]
+) -> Summary:
+    """Answer every row of a JSONL or Parquet file.
 
     Args:
         answers: `in_process` or `imc_lite.batch.ray.on_ray`; asked only when there is something to answer.
-        cases: rows {"id"?, "image", "question", "window"?, "frame"?}; a relative image path starts at this file's
-            folder. A row without an id gets its line number, counted from 1.
-        out: JSONL or Parquet to write, resumed if it is there; None writes JSONL to stdout.
+        cases: rows {"id"?, "image", "question", "window"?, "frame"?}; a row without an id gets its line number,
+            counted from 1.
+        out: JSONL or Parquet to write; None writes JSONL to stdout. A run goes on with a file that is there, as long
+            as its rows are its own: these cases, answered by this model with these options. A pipe or a device is
+            written to.
+        plan: of the run.
+        describe: gives `Plan.of`, what answers; asked after the cases were looked at.
 
     Raises:
-        ImcError: the files cannot be used. A row that cannot be answered is written with "error" instead.
+        ImcError: the files cannot be used, or `out` holds something else or is being written by another run. A row
+            that cannot be answered is written with "error" instead.
     """
-    lines = _read_lines(cases)
-    if out is None:
-        return _answer_all(answers, lines, 0, sys.stdout)
-    if out.exists() and out.resolve() == cases.resolve():
-        raise ImcError(f"{out} is both input and output; choose another output file")
-    if out.suffix.lower() != PARQUET:
-        return _to_file(answers, lines, out)
-    from imc_lite.batch import parquet
-
-    if out.exists():
-        return _check_rows(parquet.read_rows(out), lines, out)
-    # Parquet cannot grow row by row; the rows are kept as JSONL until all are there.
-    rows = out.with_name(f"{out.name}.rows.jsonl")
-    failed = _to_file(answers, lines, rows)
-    parquet.write_rows(rows, out)
-    rows.unlink()
-    return failed
+    with open_cases(cases) as source:
+        plan = replace(plan, of=describe())
+        if out is None or is_stream(out):
+            return _to_stream(answers, source, plan, out)
+        parquet = out.suffix.lower() == PARQUET
+        # Parquet cannot grow row by row; the rows are kept as JSONL until all are there.
+        rows = out.with_name(f"{out.name}.rows.jsonl") if parquet else out
+        for path in (out, rows):
+            if path.exists() and path.samefile(cases):
+                raise ImcError(f"{shown(path)} is both input and output; {REMEDY}")
+        if parquet:
+            return _to_parquet(answers, source, plan, rows, out)
+        with output.own(out) as handle:
+            return _to_jsonl(answers, source, plan, out, handle)
 
 
-def in_process(open_model: Callable[[], IMC], plan: Plan) -> Answers:
+def in_process(open_model: Callable[[], IMC]) -> Answers:
     """Answers from a model in this process, one after the other."""
 
-    def answers(lines: list[str], done: int) -> Iterator[str]:
+    def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
         imc = open_model()
-        for number, line in enumerate(lines[done:], done + 1):
-            yield answer_row(imc, line, number, plan)
+        for case in cases:
+            yield answer_row(imc, case, plan)
 
     return answers
 
 
-def answer_row(imc: IMC, line: str, number: int, plan: Plan) -> str:
-    """The JSON line that answers one input line."""
-    row = _parse(line, number)
-    if "error" not in row:
-        try:
-            view = {"window": row.get("window", plan.window), "frame": row.get("frame", plan.frame)}
-            row = imc.answer(plan.folder / row["image"], row["question"], id=row["id"], **view).to_dict()
-            if not plan.timings:
-                del row["timings_ms"]
-        except ImcError as error:
-            row = {"id": row["id"], "error": str(error)}
-    return json.dumps(row, ensure_ascii=False)
-
-
-def _to_file(answers: Answers, lines: list[str], out: Path) -> int:
-    done, failed = _resume(out, lines)
-    if done == len(lines):
-        return failed
+def _to_stream(answers: Answers, source: Cases, plan: Plan, out: Path | None) -> Summary:
+    start = Progress(0, 0, source.each)
+    if out is None:
+        sys.stdout.flush()
+        return _answer(answers, start, source.total, plan, 1, Path("/dev/stdout"))
     try:
-        with open(out, "a", encoding="utf-8") as file:
-            return failed + _answer_all(answers, lines, done, file)
+        stream = open_stream(out)
     except OSError as error:
-        raise ImcError(f"cannot write {out} ({error.strerror}); choose another output file") from error
+        raise cannot_write(out, error) from error
+    with stream:
+        return _answer(answers, start, source.total, plan, stream.fileno(), out)
 
 
-def _read_lines(cases: Path) -> list[str]:
-    if cases.suffix.lower() == PARQUET:
-        from imc_lite.batch.parquet import read_cases
-
-        lines = read_cases(cases)
-    else:
-        try:
-            lines = [line for line in cases.read_text(encoding="utf-8").split("\n") if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ImcError(f"cannot read {cases} ({why}); give a JSONL or Parquet file of cases") from error
-    if not lines:
-        raise ImcError(f"{cases} holds no case; give one JSON object a line")
-    return lines
+def _to_jsonl(answers: Answers, source: Cases, plan: Plan, out: Path, handle: int) -> Summary:
+    found = output.resume(handle, out, source.each, plan)
+    return _answer(answers, found, source.total, plan, handle, out, sync=True)
 
 
-def _parse(line: str, number: int) -> dict[str, Any]:
-    """The row with an id in any case, and "error" when it cannot be asked."""
-    row: dict[str, Any] = {"id": str(number)}
-    try:
-        case = json.loads(line)
-    except ValueError:
-        return {**row, "error": f"line {number} is not JSON; write one object a line"}
-    if not isinstance(case, dict):
-        return {**row, "error": f"line {number} is not a JSON object; write one object a line"}
-    if case.get("id") is not None:
-        row["id"] = str(case["id"])
-    for key in ("image", "question"):
-        if not isinstance(case.get(key), str):
-            return {**row, "error": f'line {number} has no text "{key}"; add it'}
-    for key, kind, what in (("window", str, "a text"), ("frame", int, "a number")):
-        value = case.get(key)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            return {**row, "error": f'line {number} has a "{key}" that is not {what}; correct it or leave it out'}
-        if value is not None:
-            row[key] = value
-    return {**row, "image": case["image"], "question": case["question"]}
+def _to_parquet(answers: Answers, source: Cases, plan: Plan, rows: Path, out: Path) -> Summary:
+    from imc_lite.batch import parquet
 
-
-def _answer_all(answers: Answers, lines: list[str], done: int, file: TextIO) -> int:
-    failed = 0
-    bar = tqdm(total=len(lines), initial=done, unit="case", file=sys.stderr, disable=None)
-    for text in answers(lines, done):
-        failed += "error" in json.loads(text)
-        file.write(text + "\n")
-        file.flush()
-        if file is not sys.stdout:
-            os.fsync(file.fileno())
-        bar.update()
-    bar.close()
-    return failed
-
-
-def _resume(out: Path, lines: list[str]) -> tuple[int, int]:
-    """How many rows are already answered and how many of these failed; a half-written last one is cut off."""
     if not out.exists():
-        return 0, 0
-    try:
-        data = out.read_bytes()
-    except OSError as error:
-        raise ImcError(f"cannot read {out} ({error.strerror}); choose another output file") from error
-    whole = data[: data.rfind(b"\n") + 1]
-    rows = whole.decode("utf-8", "replace").splitlines()
-    failed = _check_rows(rows, lines, out, whole=False)
-    if len(whole) < len(data):
-        if not _could_be_ours(data[len(whole) :]):
-            raise ImcError(f"the last line of {out} is no answer to this input; choose another output file")
-        with open(out, "r+b") as file:
-            file.truncate(len(whole))
-    return len(rows), failed
+        with output.own(rows) as handle:
+            if not out.exists():  # it may be there by now, from a run that held the rows until then
+                summary = _to_jsonl(answers, source, plan, rows, handle)
+                parquet.write_rows(rows, out)
+                rows.unlink()
+                return summary
+    count = failed = 0
+    for count, row in enumerate(parquet.read_rows(out), 1):
+        failed += output.check(row, next(source.each, None), plan, f"row {count} of {shown(out)}")
+    if count < source.total:
+        raise ImcError(f"{shown(out)} answers {count} of {source.total} cases; {REMEDY}")
+    parquet.drop_rows(rows, out)
+    return Summary(source.total, 0, failed)
 
 
-def _check_rows(rows: Sequence[str], lines: list[str], out: Path, whole: bool = True) -> int:
-    """How many of the rows failed, when they are answers to the first lines, or to all where `whole`."""
-    failed = 0
-    for number, text in enumerate(rows, 1):
-        try:
-            row = json.loads(text)
-            same = number <= len(lines) and row["id"] == _parse(lines[number - 1], number)["id"]
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
-            raise ImcError(f"line {number} of {out} is no answer to this input; choose another output file")
-        failed += "error" in row
-    if whole and len(rows) < len(lines):
-        raise ImcError(f"{out} answers {len(rows)} of {len(lines)} cases; choose another output file")
-    return failed
-
-
-def _could_be_ours(tail: bytes) -> bool:
-    """Whether an unfinished line is the beginning of a row we write, and not somebody's file."""
-    start = b'{"id": "'
-    return tail.startswith(start) or start.startswith(tail)
+def _answer(
+    answers: Answers, found: Progress, total: int, plan: Plan, handle: int, name: Path, sync: bool = False
+) -> Summary:
+    """Answer what is left; nothing is opened where nothing is."""
+    left, failed = total - found.done, found.failed
+    if left:
+        with tqdm(total=total, initial=found.done, unit="case", file=sys.stderr, disable=None) as bar:
+            for bad in output.write(handle, answers(found.left, left, plan), name, sync):
+                failed += bad
+                bar.update()
+    return Summary(total, left, failed)

