@@ -44,6 +44,16 @@ def test_order_ids_and_errors(default_bundle, folder):
     assert "Traceback" not in done.stderr
 
 
+def test_rows_say_what_they_are_an_answer_to(default_bundle, folder, documented_fields):
+    """As docs/json.md says it; the same on every run, and different for every case."""
+    rows = [json.loads(line) for line in run(folder).stdout.splitlines()]
+    assert {f"run.{key}" for row in rows for key in row["run"]} == documented_fields["Rows of a batch"]
+    assert len({row["run"]["case"] for row in rows}) == len(rows)
+    assert len({tuple(row["run"][key] for key in ("model", "prototypes", "options")) for row in rows}) == 1
+    assert rows[0]["run"]["model"].split()[:2] == list(rows[0]["model"].values())
+    assert rows[0]["run"]["options"] == "pdc sms timings"
+
+
 @pytest.mark.parametrize("keep", [0, 1, 3, 7])
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_cut_run_goes_on_where_it_stopped(default_bundle, folder, keep, torn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def run_batch(
         # Parquet cannot grow row by row; the rows are kept as JSONL until all are there.
         rows = out.with_name(f"{out.name}.rows.jsonl") if parquet else out
         for path in (out, rows):
-            if path.exists() and path.samefile(cases):
+            if os.path.exists(path) and os.path.samefile(path, cases):
                 raise ImcError(f"{shown(path)} is both input and output; {REMEDY}")
         if parquet:
             return _to_parquet(answers, source, plan, rows, out)
@@ -97,9 +98,9 @@ def _to_jsonl(answers: Answers, source: Cases, plan: Plan, out: Path, handle: in
 def _to_parquet(answers: Answers, source: Cases, plan: Plan, rows: Path, out: Path) -> Summary:
     from imc_lite.batch import parquet
 
-    if not out.exists():
+    if not os.path.exists(out):
         with output.own(rows) as handle:
-            if not out.exists():  # it may be there by now, from a run that held the rows until then
+            if not os.path.exists(out):  # it may be there by now, from a run that held the rows until then
                 summary = _to_jsonl(answers, source, plan, rows, handle)
                 parquet.write_rows(rows, out)
                 rows.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def copy_bundle(source: Path, destination: Path, encoder_only: bool = False) -> 
         ImcError: the source is not whole, the destination is there already, or it cannot be written.
     """
     bundle = Bundle(source)
-    if destination.exists() or destination.is_symlink():
+    if os.path.lexists(destination):
         raise ImcError(f"{shown(destination)} is there already; name a folder that is not")
     with work_folder(destination, "choose another folder") as work:
         names = [n for n in bundle.files if not encoder_only or n.partition(".")[0] in ENCODER]

@@ -69,7 +69,7 @@ def publish(work: Path, destination: Path) -> None:
     """
     _settle(work)
     with locked(destination.parent / f".{destination.name}.lock"):
-        if not destination.exists():
+        if not os.path.exists(destination):
             os.rename(work, destination)
         elif not is_whole(destination):
             for path in sorted(work.iterdir(), key=lambda path: path.name == NAME):

