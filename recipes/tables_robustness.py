@@ -22,8 +22,8 @@ def result() -> str:
     return (
         f"Over the {noises} image noises and severities that cost right answers, PDC gives back {pdc} of what was "
         f"lost; over {damages} of damaged questions, SMS {sms}. That is on {pictures} pictures which the model was not "
-        "trained on, on questions that need the picture, under noise **of this project's own making**; of image noise made by "
-        "other programs far less comes back ([measured](docs/measured.md))."
+        "trained on, on questions that need the picture, under noise **of this project's own making**; of image noise "
+        "made by other programs far less comes back ([measured](docs/measured.md))."
     )
 
 

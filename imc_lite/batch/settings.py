@@ -11,8 +11,8 @@ from imc_lite.batch.rows import Plan
 from imc_lite.bundle.contents import sha256 as file_sha256
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError, shown
-from imc_lite.models.open import is_checkpoint
-from imc_lite.pipeline import IMC, find_bundle
+from imc_lite.models.open import find_bundle, find_plugin, is_checkpoint
+from imc_lite.pipeline import IMC
 
 DIGITS = 12
 NONE = "none"
@@ -32,13 +32,13 @@ def describe(
 ) -> dict[str, str]:
     """`run.model`, `run.prototypes` and `run.options` of docs/json.md.
 
-    A bundle is known by its manifest, so nothing is opened for it; of a Hugging Face model only the opened one tells
-    its version.
+    A bundle is known by its manifest, so nothing is opened for it; of another model only the opened one tells its
+    version.
 
     Raises:
         ImcError: no such model, or the prototypes cannot be read.
     """
-    if model == "default" or not is_checkpoint(model):
+    if find_plugin(model) is None and (model == "default" or not is_checkpoint(model)):
         bundle = Bundle(find_bundle(model, offline=offline))
         digests = json.dumps({name: facts["sha256"] for name, facts in sorted(bundle.files.items())})
         answering = f"{bundle.id} {bundle.version} {sha256(digests.encode()).hexdigest()[:DIGITS]}"
@@ -47,7 +47,7 @@ def describe(
     else:
         imc = open_model()
         answering = f"{imc.model.id} {imc.model.version}"
-        used = NONE  # a checkpoint brings none
+        used = NONE if imc.prototypes is None else imc.prototypes.digest()[:DIGITS]
     if prototypes is not None:
         used = _digest(prototypes)
     options = [word for word, on in (("pdc", pdc), ("sms", sms), ("timings", plan.timings)) if on]
