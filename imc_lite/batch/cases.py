@@ -9,22 +9,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from imc_lite.batch.rows import LONGEST, Case, read_case
+from imc_lite.batch.rows import LONGEST, Cases, read_case
 from imc_lite.errors import ImcError, shown
 
 PARQUET = ".parquet"
-
-
-@dataclass(frozen=True)
-class Cases:
-    """An open file of cases: how many there are, and each of them, once, in order."""
-
-    total: int
-    each: Iterator[Case]
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from imc_lite.batch.cases import Cases
-from imc_lite.batch.rows import read_case
+from imc_lite.batch.rows import Cases, read_case
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
 

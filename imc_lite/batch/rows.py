@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +32,14 @@ class Case:
     frame: int | None = None
     error: str | None = None
     key: str | None = None
+
+
+@dataclass(frozen=True)
+class Cases:
+    """An open file of cases: how many there are, and each of them, once, in order."""
+
+    total: int
+    each: Iterator[Case]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imc_lite.batch import output
-from imc_lite.batch.cases import PARQUET, Cases, open_cases
+from imc_lite.batch.cases import PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
-from imc_lite.batch.rows import Case, Plan, answer_row
+from imc_lite.batch.rows import Case, Cases, Plan, answer_row
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import cannot_write, is_stream, open_stream
 from imc_lite.pipeline import IMC
