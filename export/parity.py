@@ -112,7 +112,7 @@ def _language(
         picture = pictures[i % len(pictures)] if i % 2 else None
         tokens = None if picture is None else mllm.perceive(picture).tokens
         ids = exported.prompt_ids(question, picture is not None)
-        if ids != mllm._inputs(question, picture)["input_ids"][0].tolist():
+        if ids != mllm.inputs(question, picture)["input_ids"][0].tolist():
             raise ImcError(f"prompts of {mllm.id} cannot be rebuilt from its tokenizer alone; it cannot be exported")
         answer, rows = _greedy(mllm, question, tokens)
         memory, first = exported.read(ids, tokens, ANSWER)

@@ -9,7 +9,6 @@ its 16 bits on a CPU without VNNI: https://onnxruntime.ai/docs/performance/model
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from imc_lite.export.quiet import quiet
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from imc_lite.bench.data import Case, load_edition
@@ -110,25 +110,20 @@ def quantize_graph(source: Path, destination: Path, pixels: Iterable[np.ndarray]
     destination.unlink(missing_ok=True)
     weights = destination.with_suffix(".bin")
     weights.unlink(missing_ok=True)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises a preprocessing that this graph has no use for
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            quantize_static(
-                model,
-                Path(scratch) / "encoder.onnx",
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["Conv", "Clip", "Add", "AveragePool"],
-                per_channel=True,
-                reduce_range=bits == 7,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=names[: last + 1],
-            )
-            quantized = onnx.load(str(Path(scratch) / "encoder.onnx"))
-    finally:
-        logging.disable(disabled)
+    with tempfile.TemporaryDirectory() as scratch, quiet():  # it advises a preprocessing that this graph has no use for
+        quantize_static(
+            model,
+            Path(scratch) / "encoder.onnx",
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Clip", "Add", "AveragePool"],
+            per_channel=True,
+            reduce_range=bits == 7,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=names[: last + 1],
+        )
+        quantized = onnx.load(str(Path(scratch) / "encoder.onnx"))
     onnx.save(quantized, str(destination), save_as_external_data=True, location=weights.name)
     weights.chmod(destination.stat().st_mode)  # onnx makes it private; another user may run this bundle
 

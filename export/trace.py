@@ -19,10 +19,8 @@ from torch import nn
 from transformers import DynamicCache
 
 from imc_lite.errors import ImcError
-from imc_lite.models.hf.families import find
 from imc_lite.models.hf.model import HfMLLM, put_back, swap
-
-TEXT_MODELS = ("model.text_model", "model.language_model")
+from imc_lite.models.hf.parts import find
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,9 @@ class ProjectorGraph(nn.Module):
 class EmbedGraph(nn.Module):
     """ids int64 [S] -> float32 [S, hidden], as the language model takes them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, mllm: HfMLLM) -> None:
         super().__init__()
-        self.table = model.get_input_embeddings()
+        self.table = mllm.model.get_input_embeddings()
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.table(ids[None])[0]
@@ -173,13 +171,13 @@ class DecoderGraph(nn.Module):
     [1, kv_heads, P, head_dim], T = P + S. Outputs: logits float32 [n, vocabulary], present_{i}_k/v [.., T, ..].
     """
 
-    def __init__(self, model: nn.Module, masks: list[str], deepstack: int) -> None:
+    def __init__(self, mllm: HfMLLM, masks: list[str], deepstack: int) -> None:
         super().__init__()
-        text = next((found for path in TEXT_MODELS if (found := find(model, path)) is not None), None)
+        text = find(mllm.model, mllm.family.language)
         if text is None:
-            raise ImcError(f"the language model of {type(model).__name__} was not found; it cannot be exported")
-        self.text, self.head, self.masks, self.deepstack = text, model.get_output_embeddings(), masks, deepstack
-        self.layers = model.config.get_text_config().num_hidden_layers
+            raise ImcError(f"{type(mllm.model).__name__} has no {mllm.family.language}; it cannot be exported")
+        self.text, self.head, self.masks, self.deepstack = text, mllm.model.get_output_embeddings(), masks, deepstack
+        self.layers = mllm.model.config.get_text_config().num_hidden_layers
 
     def forward(
         self, embeds: torch.Tensor, positions: torch.Tensor, where: torch.Tensor, *rest: torch.Tensor

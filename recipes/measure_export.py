@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 import transformers
-from imc_lite.export.hf import PRECISIONS, export_checkpoint
+from imc_lite.export.hf import export_checkpoint
+from imc_lite.export.write import PRECISIONS
 
 from imc_lite.models.hf.families import FAMILIES
 

@@ -103,7 +103,7 @@ def measure(model: HfMLLM, image: np.ndarray, device: str, seed: int) -> dict[st
     width = seen.tokens.shape[1]
     sizes = {"down": (width, RANK), "up": (RANK, width), "offset": RANK, "shift": width}
     fitted = Transport(**{name: rng.normal(0, 1e-3, size).astype(np.float32) for name, size in sizes.items()})
-    model.model.generation_config.eos_token_id = -1  # a random model may end at once
+    model.ends = [-1]  # a random model may end at once
     found = {
         "tower": milliseconds(lambda: model.perceive(image), device),
         "match": milliseconds(lambda: matcher.match(seen.stats, model.evidence), device),
@@ -124,9 +124,10 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder), args.seed)
-        model = load(folder, device=device, threads=args.threads, offline=True)
+        model = load(folder, device=device, offline=True)
     spent = measure(model, load_image(args.image), device, args.seed)
     total = sum(spent.values())
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 1024 * resource.getrusage(0).ru_maxrss

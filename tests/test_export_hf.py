@@ -21,7 +21,6 @@ from tiny_models import tiny  # noqa: E402
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
-from imc_lite.models.hf.prompt import image_token  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
@@ -112,7 +111,7 @@ def test_changed_tokens_change_the_answer_and_texts_stream(both):
 
 def test_questions_stay_questions(both):
     there, here = both
-    tricky = f"Is {image_token(there.processor)} {there.processor.image_token} </s> here?"
+    tricky = f"Is {there.family.image_token(there.processor)} {there.processor.image_token} </s> here?"
     assert here.encode(tricky) == there.encode(tricky)
     tokens = here.perceive(load_image(IMAGES[1])).tokens
     assert here.generate(tricky, tokens, 2).text == there.generate(tricky, tokens, 2).text

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
-from imc_lite.models.hf.families import FAMILIES, find  # noqa: E402
+from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.hf.model import HfMLLM  # noqa: E402
-from imc_lite.models.hf.prompt import image_token  # noqa: E402
+from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
 from imc_lite.pdc.matcher import features  # noqa: E402
@@ -55,7 +55,7 @@ def logits(mllm, tokens):
 @torch.inference_mode()
 def plain_logits(mllm, picture):
     """The model asked without any of our hooks."""
-    return mllm.model(**mllm._inputs(QUESTION, picture)).logits[0, -1]
+    return mllm.model(**mllm.inputs(QUESTION, picture)).logits[0, -1]
 
 
 def test_tokens_given_back_answer_as_the_picture_does(mllm, picture):
@@ -76,7 +76,7 @@ def test_statistics_are_those_of_the_specification(mllm, picture):
     from imc_lite.kernels.match import reference
 
     with torch.inference_mode():
-        given = {k: v for k, v in mllm._inputs("", picture).items() if k.startswith(("pixel", "image_"))}
+        given = {k: v for k, v in mllm.inputs("", picture).items() if k.startswith(("pixel", "image_"))}
         hidden = mllm.model.get_image_features(**given, output_hidden_states=True, return_dict=True).hidden_states
     whole = [h if h.dim() == 3 else h[None] for h in hidden]
     wanted = reference.pool(torch.stack([whole[i] for i in (0, 1, 2, 3)], 1))[0].numpy()
@@ -94,7 +94,7 @@ def test_a_call_leaves_the_model_as_it_was(mllm, picture):
 
 @torch.inference_mode()
 def test_greedy_text_is_that_of_transformers(mllm, picture):
-    inputs = mllm._inputs(QUESTION, picture)
+    inputs = mllm.inputs(QUESTION, picture)
     out = mllm.model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     found = mllm.generate(QUESTION, mllm.perceive(picture).tokens, 8)
     assert found.text == mllm.processor.tokenizer.decode(out, skip_special_tokens=True).strip()
@@ -107,7 +107,7 @@ def test_scores_are_the_probabilities_of_whole_sequences(mllm, picture, seen):
     # Candidates of unlike lengths in one pass, more of them than one pass takes, one past Gemma3's sliding window.
     candidates = ["yes", "", "no, it is not, and there is much more to say about it", *"abcdefgh"]
     found = mllm.score(QUESTION, candidates, mllm.perceive(picture).tokens if seen else None)
-    inputs = mllm._inputs(QUESTION, picture if seen else None)
+    inputs = mllm.inputs(QUESTION, picture if seen else None)
     for text, logprobs in zip(candidates, found, strict=True):
         ids = mllm.encode(text)
         row = torch.tensor([ids], dtype=torch.long)
@@ -122,7 +122,7 @@ def test_scores_are_the_probabilities_of_whole_sequences(mllm, picture, seen):
 
 def test_control_tokens_in_a_question_are_plain_text(mllm, picture):
     tokens = mllm.perceive(picture).tokens
-    tricky = f"Is {image_token(mllm.processor)} {mllm.processor.image_token} </s> here?"
+    tricky = f"Is {mllm.family.image_token(mllm.processor)} {mllm.processor.image_token} </s> here?"
     assert mllm.generate(tricky, tokens, 2).logprobs
     assert not set(mllm.encode(tricky)) & set(mllm.processor.tokenizer.all_special_ids)
 
@@ -134,7 +134,7 @@ def test_a_checkpoints_own_chat_template_is_used(picture):
         "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}!"
     )
     own = HfMLLM(model, processor)
-    ids = own._inputs("Hm?", picture)["input_ids"][0]
+    ids = own.inputs("Hm?", picture)["input_ids"][0]
     text = processor.tokenizer.decode(ids)
     assert text == "<s>" + "<image>" * 36 + "Hm?!"
 
@@ -289,9 +289,9 @@ def test_qwens_processor_does_what_transformers_does(family, picture, tmp_path):
     for part in (model, processor):
         part.save_pretrained(tmp_path)
     opened = open_mllm(tmp_path, offline=True)
-    ours = opened._inputs(QUESTION, picture)
+    ours = opened.inputs(QUESTION, picture)
     opened.processor = Whole(processor.image_processor, processor.tokenizer)
-    theirs = opened._inputs(QUESTION, picture)
+    theirs = opened.inputs(QUESTION, picture)
     assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert opened.generate(QUESTION, opened.perceive(picture).tokens, 2).logprobs
 

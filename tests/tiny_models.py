@@ -31,7 +31,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.llava_next.processing_llava_next import LlavaNextProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from imc_lite.models.hf.qwen import QwenProcessor
+from imc_lite.models.hf.families.qwen import QwenProcessor
 
 SIZE, PATCH = 48, 8
 LANGUAGE = {

@@ -24,6 +24,9 @@ def main() -> None:
     # Before numpy is imported: on shared cores its idle threads spin against the model's, ten times slower than one.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # Before transformers is imported: its notes and progress bars would stand among the command's own lines.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     closed = _open_streams()
     if "stdout" in closed:
         _die("stdout is closed, there is nowhere to answer; send it to a file, or to /dev/null", 2)

@@ -57,7 +57,7 @@ def open_mllm(
             "imc-lite[export]"
         ) from error
     if isinstance(model, (str, Path)):
-        return load.load(name, device=device, quant=quant, threads=threads, offline=offline)
+        return load.load(name, device=device, quant=quant, offline=offline)
     if quant != "auto" or device != "auto":
         raise ImcError("a loaded model stays where and as it is; leave device and quant out")
     return load.wrap(model, processor)

@@ -22,9 +22,11 @@ NEEDED = 0.9  # of the damaged ones restored exactly; of the clean ones, all unc
 
 def can_rewrite(model: MLLM) -> bool:
     """Whether free rewriting is safe with this model; otherwise it only weighs readings from the word list."""
+    # Most models that cannot rewrite change the first clean question already; then nothing more is asked.
+    if not all(_rewritten(model, clean) == clean for _, clean in DAMAGED):
+        return False
     restored = sum(_rewritten(model, damaged) == clean for damaged, clean in DAMAGED)
-    unchanged = all(_rewritten(model, clean) == clean for _, clean in DAMAGED)
-    return unchanged and restored >= NEEDED * len(DAMAGED)
+    return restored >= NEEDED * len(DAMAGED)
 
 
 def _rewritten(model: MLLM, question: str) -> str:

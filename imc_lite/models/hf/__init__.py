@@ -2,10 +2,10 @@
 
 | module | what it holds |
 |---|---|
-| `families` | where each supported family keeps tower, projector and early hidden states |
-| `model` | `HfMLLM` |
-| `prompt` | questions as the model was trained to be asked |
+| `families` | the supported families: parts, processor, prompt, pictures and attention of each |
 | `load` | from a name, a folder or a loaded model to `HfMLLM`, quantized where wished |
+| `model` | `HfMLLM` |
+| `parts` | the tower, its blocks and the projectors of a loaded model |
 
-Only this sub-package imports torch and transformers; it is itself imported when such a model is opened.
+All but `families` import torch and transformers; they are imported when such a model is opened.
 """

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from imc_lite.errors import ImcError
-from imc_lite.models.hf.families import FAMILIES, family_of, supported
+from imc_lite.models.hf.families import Family, family_of, supported
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.models.hf.qwen import QwenProcessor
 
 # What checkpoints that are quantized already are read with.
 PACKAGES = {
@@ -25,8 +24,11 @@ PACKAGES = {
 NO_QUANT = ", or --quant none"
 
 
-def load(name: str, *, device: str = "auto", quant: str = "auto", threads: int = 1, offline: bool = False) -> HfMLLM:
+def load(name: str, *, device: str = "auto", quant: str = "auto", offline: bool = False) -> HfMLLM:
     """Load a checkpoint of a supported family; weights from safetensors only, and never code that comes with it.
+
+    Settings of torch and transformers are left as they are: how many threads torch uses (`torch.set_num_threads`), and
+    what transformers reports while it loads (`transformers.utils.logging`).
 
     Args:
         name: "organisation/name" on the Hugging Face hub, or a folder.
@@ -34,29 +36,26 @@ def load(name: str, *, device: str = "auto", quant: str = "auto", threads: int =
         quant: of the language model: "none", "int8" (torchao, on the CPU), "int4" (bitsandbytes, on CUDA); "auto" is
             int4 on CUDA and none on the CPU, and leaves a checkpoint that is quantized already as it is. Tower and
             projector are never quantized.
-        threads: CPU threads of torch.
         offline: only what is in the hub's cache, or the folder.
 
     Raises:
         ImcError: not there, not supported, or a library that the choice needs is not installed.
     """
     chosen = pick_device(device)
-    torch.set_num_threads(threads)
     source = {"local_files_only": offline or Path(name).is_dir(), "trust_remote_code": False}
-    config = _fetched(AutoConfig, name, offline, source)
-    family_of(config.model_type)
+    config = _fetched(AutoConfig.from_pretrained, name, offline, source)
+    family = family_of(config.model_type)
     dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     options = source | {"config": config, "dtype": dtype, "use_safetensors": True}
     if chosen == "cuda":
         options["device_map"] = chosen  # straight onto the device; that needs accelerate, which a CPU can do without
-    options |= _quantized(config, chosen, quant)
-    model = _fetched(AutoModelForImageTextToText, name, offline, options)
-    kind = QwenProcessor if config.model_type.startswith("qwen") else AutoProcessor
-    return HfMLLM(model, _fetched(kind, name, offline, source), name=name)
+    options |= _quantized(config, family, chosen, quant)
+    model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+    return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name)
 
 
 def wrap(model: Any, processor: Any) -> HfMLLM:
-    """A model that the caller loaded, as it is.
+    """A model that the caller loaded, where and as it is, but put into evaluation mode.
 
     Raises:
         ImcError: without its processor, or of a family that is not supported.
@@ -75,7 +74,7 @@ def pick_device(device: str) -> str:
     return device
 
 
-def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
+def _quantized(config: Any, family: Family, device: str, quant: str) -> dict[str, Any]:
     """Options of from_pretrained that quantize the language model and nothing else."""
     if (found := getattr(config, "quantization_config", None)) is not None:
         if quant != "auto":
@@ -86,7 +85,6 @@ def _quantized(config: Any, device: str, quant: str) -> dict[str, Any]:
         return {}
     if quant == "none" or (quant == "auto" and device == "cpu"):
         return {}
-    family = FAMILIES[config.model_type]
     spared = [family.tower, *family.projectors, "lm_head"]
     if quant == "int8":
         if device != "cpu":
@@ -117,18 +115,11 @@ def _need(package: str, what: str, otherwise: str = "") -> None:
         raise ImcError(f"{what} needs {package}, which is not installed; pip install {package}{otherwise}")
 
 
-def _fetched(kind: Any, name: str, offline: bool, options: dict[str, Any]) -> Any:
-    """`from_pretrained` of a transformers class, whatever goes wrong said in one line."""
-    said, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _fetched(load: Callable[..., Any], name: str, offline: bool, options: dict[str, Any]) -> Any:
+    """What a `from_pretrained` gives; whatever goes wrong is said in one line."""
     try:
-        return kind.from_pretrained(name, **options)
+        return load(name, **options)
     except Exception as error:  # hub, network, configuration and weights each have exceptions of their own
         why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         where = "in the folder or the hub's cache" if offline or Path(name).is_dir() else "here or on the hub"
         raise ImcError(f"cannot load {name} ({why}); give a model that is {where}; {supported()}") from error
-    finally:
-        logging.set_verbosity(said)
-        if bars:
-            logging.enable_progress_bar()

@@ -17,8 +17,8 @@ from torch import nn
 
 from imc_lite.errors import ImcError
 from imc_lite.models.base import Perception
-from imc_lite.models.hf.families import blocks_of, early_blocks, family_of, find
-from imc_lite.models.hf.prompt import control_tokens, render
+from imc_lite.models.hf.families import family_of
+from imc_lite.models.hf.parts import parts_of
 from imc_lite.models.special_tokens import defuse
 from imc_lite.models.torch_base import TorchMLLM
 
@@ -26,14 +26,15 @@ BLANK = 255  # a picture that only holds the place; a grey one would count as pa
 
 
 class _Seen(Exception):
-    """All that is wanted of a pass is known."""
+    """Ends a pass of which all that is wanted is known."""
 
 
 class HfMLLM(TorchMLLM):
     """A loaded transformers model of a supported family. Implements `imc_lite.models.base.MLLM`.
 
     The tower runs once a picture: what the projector is given is kept as tokens, and given again, calibrated or not,
-    when the question is answered. Nothing in the model is changed; the hooks are there only during a call.
+    when the question is answered. The model is put into evaluation mode and stays in it. Nothing else in it is changed:
+    hooks and stand-ins are there only during a call.
     """
 
     statistics = "tokens"
@@ -42,7 +43,8 @@ class HfMLLM(TorchMLLM):
         """Wrap a model.
 
         Args:
-            model: a transformers model for conditional generation (`AutoModelForImageTextToText`).
+            model: a transformers model for conditional generation (`AutoModelForImageTextToText`); `model.eval()` is
+                called on it.
             processor: the one that belongs to it (`AutoProcessor`).
             name: the id in results; the checkpoint's name by default.
 
@@ -52,13 +54,9 @@ class HfMLLM(TorchMLLM):
         self.model, self.processor = model.eval(), processor
         self.family = family_of(model.config.model_type)
         self.id = name or model.config.name_or_path or model.config.model_type
-        self.tower = find(model, self.family.tower)
-        found = [find(model, path) for path in self.family.projectors]
-        if self.tower is None or None in found:
-            raise ImcError(f"{type(model).__name__} has no {self.family.tower}; load it for image-text-to-text")
-        self.projectors = [p for part in found for p in (part if isinstance(part, nn.ModuleList) else [part])]
-        self.blocks = blocks_of(self.tower, self.family)
-        self.early = early_blocks(self.blocks)
+        parts = parts_of(model, self.family)
+        self.tower, self.blocks, self.early, self.projectors = parts.tower, parts.blocks, parts.early, parts.projectors
+        self.ends = _ends(model, processor)
         weight = next(self.projectors[0].parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self._lock = threading.RLock()  # hooks and stand-ins belong to one call at a time
@@ -102,7 +100,7 @@ class HfMLLM(TorchMLLM):
 
     def visual(self, image: np.ndarray) -> dict[str, torch.Tensor]:
         """What `get_image_features` of the model takes for one picture, uint8 [H, W, 3]."""
-        return {k: v for k, v in self._inputs("", image).items() if k.startswith(("pixel", "image_"))}
+        return {k: v for k, v in self.inputs("", image).items() if k.startswith(("pixel", "image_"))}
 
     def look(self, given: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """`perceive` of prepared pixels, in torch: tokens [N, D] and statistics [8 D'], float32."""
@@ -133,19 +131,12 @@ class HfMLLM(TorchMLLM):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""
-        plain = defuse(text, control_tokens(self.processor))
+        plain = defuse(text, self.family.control_tokens(self.processor))
         return self.processor.tokenizer(plain, add_special_tokens=False)["input_ids"]
 
-    @cached_property
-    def ends(self) -> list[int]:
-        """Ids of the tokens that end an answer."""
-        settings = getattr(self.model, "generation_config", None)
-        found = getattr(settings, "eos_token_id", None)
-        found = self.processor.tokenizer.eos_token_id if found is None else found
-        return list(found) if isinstance(found, (list, tuple)) else [found]
-
-    def _inputs(self, prompt: str, image: np.ndarray | None) -> dict[str, torch.Tensor]:
-        text = render(self.processor, self.family, prompt, image is not None)
+    def inputs(self, prompt: str, image: np.ndarray | None) -> dict[str, torch.Tensor]:
+        """What the model takes for a question and at most one picture, uint8 [H, W, 3]."""
+        text = self.family.render(self.processor, prompt, image is not None)
         start = self.processor.tokenizer.bos_token
         # A chat template writes the first token itself.
         options = {"return_tensors": "pt", "add_special_tokens": not (start and text.startswith(start))}
@@ -163,7 +154,7 @@ class HfMLLM(TorchMLLM):
     def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
         """Logits [vocabulary] after the prompt, its cache, and the position of what follows."""
         image = None if tokens is None else np.full((32, 32, 3), BLANK, np.uint8)
-        inputs = self._inputs(prompt, image)
+        inputs = self.inputs(prompt, image)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         length = inputs["input_ids"].shape[1]
         if limit is not None and length + room > limit:
@@ -173,9 +164,8 @@ class HfMLLM(TorchMLLM):
             )
         with self._lock, self._showing(tokens):
             out = self.model(**inputs, use_cache=True, logits_to_keep=1)
-            # Qwen counts a picture's rows and columns, not its tokens, and keeps the difference from call to call.
-            shift = getattr(self.model.model, "rope_deltas", None) if tokens is not None else None
-        return out.logits[0, -1], out.past_key_values, length + (0 if shift is None else int(shift))
+            shift = 0 if tokens is None else self.family.position_shift(self.model)
+        return out.logits[0, -1], out.past_key_values, length + shift
 
     @contextmanager
     def _showing(self, tokens: np.ndarray | None) -> Iterator[None]:
@@ -191,6 +181,13 @@ class HfMLLM(TorchMLLM):
             for projector, part in zip(self.projectors, parts, strict=True):
                 undo.callback(projector.register_forward_pre_hook(swap(part), with_kwargs=True).remove)
             yield
+
+
+def _ends(model: Any, processor: Any) -> list[int]:
+    settings = getattr(model, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    found = processor.tokenizer.eos_token_id if found is None else found
+    return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def pass_on(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
