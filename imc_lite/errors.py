@@ -12,6 +12,23 @@ class ImcError(Exception):
     """
 
 
+def missing(error: ImportError, install: str) -> ImcError:
+    """What to raise where a package that not everybody needs is imported and is not there.
+
+    Args:
+        error: of the import.
+        install: what brings the package, such as "imc-lite[serve]".
+
+    Raises:
+        ImportError: the error itself, where no package is missing: one that is there but broken, or a module of our own
+            that cannot be found.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package in ("", "imc_lite"):
+        raise error
+    return ImcError(f"{package} is not installed; install {install}")
+
+
 def shown(given: object) -> str:
     """What a user gave, as an error may repeat it: printable, at most 80 characters, the middle left out."""
     text = str(given)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from imc_lite.cli.options import ModelChoice, model_options
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, missing
 
 
 @click.command()
@@ -140,7 +140,7 @@ def export(
         try:
             from imc_lite.export.hf import export_checkpoint
         except ImportError as error:
-            raise ImcError(f"exporting this model needs more ({error}); install imc-lite[cpu,export]") from error
+            raise missing(error, "imc-lite[cpu,export]") from error
         export_checkpoint(
             model, output, precision=precision, prototypes=prototypes, encoder_only=encoder_only, offline=offline
         )
@@ -169,7 +169,7 @@ def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool,
     try:
         from imc_lite.export.quantize import quantize_encoder
     except ImportError as error:
-        raise ImcError(f"--precision int8 needs onnx and onnxruntime ({error}); install both") from error
+        raise missing(error, "imc-lite[cpu] and onnx") from error
     if not encoder_only:
         quantize_encoder(folder, output)
         return

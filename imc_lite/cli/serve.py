@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imc_lite.cli.options import ModelChoice, model_options
-from imc_lite.errors import ImcError
+from imc_lite.errors import missing
 
 
 @click.command()
@@ -51,8 +51,8 @@ def serve(
         raise click.UsageError("--allow-host takes HOST or HOST:PORT, not a URL.")
     try:
         from imc_lite.server.run import serve as run
-    except ModuleNotFoundError as error:
-        raise ImcError(f"{error.name} is not installed; install imc-lite[serve]") from error
+    except ImportError as error:
+        raise missing(error, "imc-lite[serve]") from error
     from imc_lite.server.settings import Settings, read_key
 
     settings = Settings(

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, missing
 
 if TYPE_CHECKING:
     from imc_lite.models.base import MLLM
@@ -49,13 +49,10 @@ def open_mllm(
     try:
         from imc_lite.models.hf import load
     except ImportError as error:
-        missing = (
-            "" if not isinstance(model, (str, Path)) or Path(model).is_dir() else f"there is no folder {model}, and "
-        )
-        raise ImcError(
-            f"{missing}Hugging Face models need torch and transformers ({error}); install imc-lite[gpu] or "
-            "imc-lite[export]"
-        ) from error
+        reason: Exception = missing(error, "imc-lite[gpu] or imc-lite[export]")
+        if isinstance(model, (str, Path)) and not Path(model).is_dir():
+            reason = ImcError(f"there is no folder {model}, and for a Hugging Face model {reason}")
+        raise reason from error
     if isinstance(model, (str, Path)):
         return load.load(name, device=device, quant=quant, offline=offline)
     if quant != "auto" or device != "auto":
@@ -112,5 +109,5 @@ def _bundle(name: str, device: str, quant: str, threads: int, offline: bool) -> 
         from imc_lite.models.default.torch import DefaultTorchMLLM
         from imc_lite.models.hf.load import pick_device
     except ImportError as error:
-        raise ImcError(f"--device cuda needs torch and transformers ({error}); install imc-lite[gpu]") from error
+        raise missing(error, "imc-lite[gpu]") from error
     return DefaultTorchMLLM(bundle, pick_device(device))
