@@ -2,8 +2,11 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 try:
@@ -37,6 +40,42 @@ def default_model(default_bundle):
 @pytest.fixture(scope="session")
 def chest() -> Path:
     return IMAGES / "synpic28602.jpg"
+
+
+@pytest.fixture(scope="session")
+def clean_pictures(tmp_path_factory) -> Path:
+    """A folder of sixteen small clean pictures: four seen four ways."""
+    from PIL import Image
+
+    from imc_lite import load_image
+
+    folder, sources = tmp_path_factory.mktemp("clean"), sorted(IMAGES.glob("*.jpg"))
+    for i in range(16):
+        pixels = np.rot90(load_image(sources[i % 4])[i:, 2 * i :], i // 4)
+        Image.fromarray(np.ascontiguousarray(pixels)).resize((40, 48)).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llava_checkpoint(tmp_path_factory) -> Path:
+    """A tiny random LLaVA on disk, as a user has one."""
+    pytest.importorskip("torch")
+    from tiny_models import tiny
+
+    folder = tmp_path_factory.mktemp("llava")
+    for part in tiny("llava"):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llava_prototypes(clean_pictures, llava_checkpoint, tmp_path_factory) -> Path:
+    """Its noise prototypes, built by the command."""
+    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
+    command = ("prototypes", "build", "--model", llava_checkpoint, "--images", clean_pictures, "-o", out, "--offline")
+    done = subprocess.run([sys.executable, "-m", "imc_lite", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
 
 
 @pytest.fixture(scope="session")

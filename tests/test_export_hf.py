@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx", reason="models are exported with onnx; it comes with imc-lite[export]")
@@ -22,8 +21,8 @@ from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
-from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
+from imc_lite.sms.selftest import can_rewrite  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTION = "Is the heart enlarged?"
@@ -44,7 +43,10 @@ def checkpoint(family: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+FAST = ("llava", "qwen2_5_vl")  # the plainest and the oddest; the others are exported in the whole suite
+
+
+@pytest.fixture(scope="module", params=[f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def both(request, tmp_path_factory):
     """The model in torch, and its bundle."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -54,19 +56,9 @@ def both(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory):
-    return checkpoint("llava", tmp_path_factory.mktemp("llava"))
-
-
-@pytest.fixture(scope="module")
-def prototypes_file(llava, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clean")
-    for i in range(16):
-        pixels = np.ascontiguousarray(np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4))
-        Image.fromarray(pixels).resize((40, 48)).save(folder / f"{i:02}.png")
-    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
-    build_prototypes(open_mllm(llava, offline=True), find_images(folder)).save(out)
-    return out
+def llava_bundle(llava_checkpoint, tmp_path_factory):
+    """Made of that checkpoint in float32."""
+    return export_checkpoint(str(llava_checkpoint), tmp_path_factory.mktemp("bundle") / "llava", offline=True)
 
 
 def run(*command) -> subprocess.CompletedProcess:
@@ -99,6 +91,11 @@ def test_greedy_answers_and_scores_are_torchs(both, seen):
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+def test_whether_it_may_rewrite_is_written_down(both):
+    there, here = both
+    assert here.config["rewrites"] is can_rewrite(there) is False  # random weights repair no question
+
+
 def test_changed_tokens_change_the_answer_and_texts_stream(both):
     _, here = both
     tokens = here.perceive(load_image(IMAGES[1])).tokens
@@ -119,10 +116,12 @@ def test_questions_stay_questions(both):
         here.generate("x" * 600, None)
 
 
-def test_prototypes_to_answer(llava, prototypes_file, tmp_path):
-    done = run("-m", "imc_lite.export", llava, "-o", tmp_path / "b", "--prototypes", prototypes_file, "--offline")
+@pytest.mark.slow
+def test_prototypes_to_answer(llava_checkpoint, llava_prototypes, tmp_path):
+    options = ("--prototypes", llava_prototypes, "--offline")
+    done = run("-m", "imc_lite.export", llava_checkpoint, "-o", tmp_path / "b", *options)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'b'}\n", "")
-    there = IMC.from_pretrained(llava, prototypes=prototypes_file, sms=False, offline=True)
+    there = IMC.from_pretrained(llava_checkpoint, prototypes=llava_prototypes, sms=False, offline=True)
     here = IMC.from_pretrained(tmp_path / "b", sms=False)
     # A random tower names no noise reliably; so the verdict is forced to one that has a map.
     remedy = next(r for r in there.prototypes.remedies if r.transport is not None)
@@ -139,53 +138,59 @@ def test_prototypes_to_answer(llava, prototypes_file, tmp_path):
         chances = [row["image"]["noise"].pop("probability") for row in (mine, theirs)]
         assert mine["answer"] == theirs["answer"] and mine["image"] == theirs["image"]
         assert chances[0] == pytest.approx(chances[1], abs=1e-4)
-    other = load_prototypes(prototypes_file, there.model.identity)
-    replace(other, facts=other.facts | {"encoder": "0" * 64}).save(tmp_path / "alien.safetensors")
+    other = load_prototypes(llava_prototypes, there.model.identity)
+    alien = tmp_path / "alien.safetensors"
+    replace(other, facts=other.facts | {"encoder": "0" * 64}).save(alien)
     with pytest.raises(ImcError, match="another encoder"):
-        export_checkpoint(str(llava), tmp_path / "c", prototypes=tmp_path / "alien.safetensors", offline=True)
+        export_checkpoint(str(llava_checkpoint), tmp_path / "c", prototypes=alien, offline=True)
     assert not (tmp_path / "c").exists()
 
 
-def test_the_noise_identifier_alone(llava, prototypes_file, tmp_path):
+@pytest.mark.slow
+def test_the_noise_identifier_alone(llava_checkpoint, llava_prototypes, tmp_path):
     folder = tmp_path / "b"
-    export_checkpoint(str(llava), folder, prototypes=prototypes_file, encoder_only=True, offline=True)
+    export_checkpoint(str(llava_checkpoint), folder, prototypes=llava_prototypes, encoder_only=True, offline=True)
     assert not {"decoder.onnx", "tokenizer.json"} & {p.name for p in folder.iterdir()}
+    assert json.loads((folder / "config.json").read_text())["rewrites"] is False
     row = run("-m", "imc_lite", "inspect", IMAGES[0], "--model", folder, "--json")
     assert row.returncode == 0 and json.loads(row.stdout)["noise"]["kind"], row.stderr
     done = run("-m", "imc_lite", "answer", IMAGES[0], QUESTION, "--model", folder)
     assert done.returncode == 2 and "only names noise" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_host_needs_neither_torch_nor_transformers(llava, tmp_path):
-    export_checkpoint(str(llava), tmp_path / "b", offline=True)
+def test_the_host_needs_neither_torch_nor_transformers(llava_checkpoint, llava_bundle):
+    folder = llava_bundle.folder
     code = (
         "import sys; from imc_lite import IMC; IMC.from_pretrained(sys.argv[1]).answer(sys.argv[2], 'Is it?');"
         "print(sorted({'torch', 'transformers', 'onnx'} & set(sys.modules)))"
     )
-    done = run("-c", code, tmp_path / "b", IMAGES[0])
+    done = run("-c", code, folder, IMAGES[0])
     assert done.stdout == "[]\n", done.stderr
-    verified = run("-m", "imc_lite", "bundle", "verify", tmp_path / "b")
+    verified = run("-m", "imc_lite", "bundle", "verify", folder)
     assert verified.returncode == 0
-    said = run("-m", "imc_lite", "bundle", "info", tmp_path / "b").stdout
-    assert "family\tLLaVA\n" in said and "parity\tagreement\t1\n" in said and str(llava.parent) not in said
+    said = run("-m", "imc_lite", "bundle", "info", folder).stdout
+    assert "family\tLLaVA\n" in said and "parity\tagreement\t1\n" in said and str(llava_checkpoint.parent) not in said
 
 
-def test_the_benchmark_takes_it(llava, prototypes_file, tmp_path):
-    export_checkpoint(str(llava), tmp_path / "b", prototypes=prototypes_file, offline=True)
+@pytest.mark.slow
+def test_the_benchmark_takes_it(llava_checkpoint, llava_prototypes, tmp_path):
+    export_checkpoint(str(llava_checkpoint), tmp_path / "b", prototypes=llava_prototypes, offline=True)
     options = ("--limit", 1, "--noise", "gaussian", "--noise", "typo", "--severity", 4, "--model", tmp_path / "b")
     done = run("-m", "imc_lite", "bench", *options, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["model"]["id"] == llava.name and "onnxruntime" in results["versions"]
+    assert results["model"]["id"] == llava_checkpoint.name and "onnxruntime" in results["versions"]
     assert [c["noise"] for c in results["conditions"]] == ["clean", "gaussian", "typo"]
-    bare = run("-m", "imc_lite", "bench", "--limit", 1, "--model", llava, "--offline", "-o", tmp_path / "bare")
+    options = ("--limit", 1, "--model", llava_checkpoint, "--offline", "-o", tmp_path / "bare")
+    bare = run("-m", "imc_lite", "bench", *options)
     assert bare.returncode == 2 and "without noise prototypes" in bare.stderr and not (tmp_path / "bare").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "smaller"), [("fp16", 0.7), ("int8", 0.6), ("int4", 0.5)])
-def test_fewer_bits(llava, tmp_path, precision, smaller):
-    whole = export_checkpoint(str(llava), tmp_path / "whole", offline=True)
-    less = export_checkpoint(str(llava), tmp_path / "less", precision=precision, offline=True)
+def test_fewer_bits(llava_checkpoint, llava_bundle, tmp_path, precision, smaller):
+    whole = llava_bundle
+    less = export_checkpoint(str(llava_checkpoint), tmp_path / "less", precision=precision, offline=True)
     sizes = [b.files["decoder.bin"]["size"] + b.files["embed.bin"]["size"] for b in (whole, less)]
     assert sizes[1] < smaller * sizes[0] and less.files["encoder.bin"] == whole.files["encoder.bin"]
     assert 0 < less.manifest["parity"]["kl"] < Bounds.of(precision).divergence
@@ -201,16 +206,16 @@ def test_fewer_bits(llava, tmp_path, precision, smaller):
     ],
     ids=["tower", "tokens"],
 )
-def test_what_differs_from_torch_is_not_written(llava, tmp_path, bounds, why):
+def test_what_differs_from_torch_is_not_written(llava_checkpoint, tmp_path, bounds, why):
     with pytest.raises(ImcError, match=why):
-        export_checkpoint(str(llava), tmp_path / "b", bounds=bounds, offline=True)
+        export_checkpoint(str(llava_checkpoint), tmp_path / "b", bounds=bounds, offline=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported_is_refused(llava, tmp_path):
+def test_what_cannot_be_exported_is_refused(llava_checkpoint, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(ImcError, match="is there already"):
-        export_checkpoint(str(llava), tmp_path / "there", offline=True)
+        export_checkpoint(str(llava_checkpoint), tmp_path / "there", offline=True)
     model, processor = tiny("llava")
     processor.chat_template = "<image> what?"
     for part in (model, processor):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -173,43 +172,16 @@ def test_other_models_are_refused_by_name():
         HfMLLM(LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes)), None)
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """Sixteen small clean pictures: four seen four ways."""
-    folder = tmp_path_factory.mktemp("clean")
-    for i in range(16):
-        pixels = np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4)
-        Image.fromarray(np.ascontiguousarray(pixels)).resize((40, 48)).save(folder / f"{i:02}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A LLaVA on disk, as a user has one."""
-    folder = tmp_path_factory.mktemp("llava")
-    for part in tiny("llava"):
-        part.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prototypes_file(clean, checkpoint, tmp_path_factory):
-    """Built by the command, for that checkpoint."""
-    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
-    done = command("prototypes", "build", "--model", checkpoint, "--images", clean, "-o", out, "--offline")
-    assert done.returncode == 0, done.stderr
-    return out
-
-
 def command(*args) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "imc_lite", *args], capture_output=True, text=True, check=False)
 
 
-def test_prototypes_to_answer(prototypes_file, checkpoint, clean):
-    imc = IMC.from_pretrained(checkpoint, offline=True, prototypes=prototypes_file, sms=False)
+@pytest.mark.slow
+def test_prototypes_to_answer(llava_prototypes, llava_checkpoint, clean_pictures):
+    imc = IMC.from_pretrained(llava_checkpoint, offline=True, prototypes=llava_prototypes, sms=False)
     matcher = imc.prototypes.matcher
     assert matcher.statistics == "tokens" and len(matcher.points) == 48 and matcher.shading is None
-    pixels = load_image(clean / "00.png")
+    pixels = load_image(clean_pictures / "00.png")
     seen = imc.model.perceive(pixels)
     # A random tower names no noise reliably; so each verdict is forced, and what follows from it is looked at.
     remedies = [r for r in imc.prototypes.remedies if r.transport is not None]
@@ -224,16 +196,18 @@ def test_prototypes_to_answer(prototypes_file, checkpoint, clean):
         assert found.report.noise.kind == kind and found.report.calibrated is calibrated
         assert (found.tokens.tobytes() == seen.tokens.tobytes()) is not calibrated
         assert forced.answer(pixels, QUESTION).image.calibrated is calibrated
-    result = imc.answer(clean / "00.png", QUESTION)
-    assert set(result.versions) == {"imc_lite", "torch", "transformers"} and result.model["id"] == str(checkpoint)
+    result = imc.answer(clean_pictures / "00.png", QUESTION)
+    assert set(result.versions) == {"imc_lite", "torch", "transformers"} and result.model["id"] == str(llava_checkpoint)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llava_next", "qwen3_vl"])
-def test_prototypes_of_several_views_and_projectors(family, clean):
+def test_prototypes_of_several_views_and_projectors(family, clean_pictures):
     model = HfMLLM(*tiny(family))
-    prototypes = build_prototypes(model, find_images(clean))
-    pixels = load_image(clean / "00.png")
+    # A side of 448 or 672 pixels makes sense of patches of 14 or 16; these are of 8.
+    model.family = replace(model.family, side=96)
+    prototypes = build_prototypes(model, find_images(clean_pictures))
+    pixels = load_image(clean_pictures / "00.png")
     tokens = model.perceive(pixels).tokens
     remedy = next(r for r in prototypes.remedies if r.transport is not None)
     moved = model.calibrate(tokens, prototypes.transport(remedy))
@@ -241,26 +215,29 @@ def test_prototypes_of_several_views_and_projectors(family, clean):
     assert IMC(model, prototypes, sms=False).answer(pixels, QUESTION).image.noise is not None
 
 
-def test_the_kernels_find_what_numpy_finds(prototypes_file, checkpoint, picture):
-    model = open_mllm(checkpoint, offline=True)
-    matcher = load_prototypes(prototypes_file, model.identity).matcher
+@pytest.mark.slow
+def test_the_kernels_find_what_numpy_finds(llava_prototypes, llava_checkpoint, picture):
+    model = open_mllm(llava_checkpoint, offline=True)
+    matcher = load_prototypes(llava_prototypes, model.identity).matcher
     values = features(model.perceive(picture).stats, "tokens")[None]
     for found, wanted in zip(model.evidence(matcher, values), matcher.evidence(values), strict=True):
         assert np.allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_commands_take_a_checkpoint(prototypes_file, checkpoint, clean):
-    where = ("--model", checkpoint, "--offline")
-    row = command("inspect", clean / "01.png", *where, "--prototypes", prototypes_file, "--json")
+@pytest.mark.slow
+def test_commands_take_a_checkpoint(llava_prototypes, llava_checkpoint, clean_pictures):
+    where = ("--model", llava_checkpoint, "--offline")
+    row = command("inspect", clean_pictures / "01.png", *where, "--prototypes", llava_prototypes, "--json")
     assert row.returncode == 0 and json.loads(row.stdout)["noise"]["kind"], row.stderr
-    bare = command("answer", clean / "01.png", QUESTION, *where, "--no-sms", "--json")
+    bare = command("answer", clean_pictures / "01.png", QUESTION, *where, "--no-sms", "--json")
     assert bare.returncode == 0 and json.loads(bare.stdout)["image"]["noise"] is None
     assert "no noise prototypes for" in bare.stderr and bare.stderr.count("\n") == 1
 
 
-def test_prototypes_of_another_tower_are_refused(prototypes_file):
+@pytest.mark.slow
+def test_prototypes_of_another_tower_are_refused(llava_prototypes):
     with pytest.raises(ImcError, match="another encoder"):
-        load_prototypes(prototypes_file, HfMLLM(*tiny("llava", seed=1)).identity)
+        load_prototypes(llava_prototypes, HfMLLM(*tiny("llava", seed=1)).identity)
 
 
 def test_a_loaded_model_is_wrapped(picture):
@@ -298,9 +275,9 @@ def test_qwens_processor_does_what_transformers_does(family, picture, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("what", ["default", "checkpoint"])
-def test_no_cuda_is_said_in_one_line(checkpoint, what, default_bundle):
+def test_no_cuda_is_said_in_one_line(llava_checkpoint, what, default_bundle):
     with pytest.raises(ImcError, match="no CUDA device here; choose --device cpu"):
-        open_mllm({"default": default_bundle}.get(what, checkpoint), offline=True, device="cuda")
+        open_mllm({"default": default_bundle}.get(what, llava_checkpoint), offline=True, device="cuda")
 
 
 @pytest.mark.parametrize(
@@ -315,17 +292,17 @@ def test_no_cuda_is_said_in_one_line(checkpoint, what, default_bundle):
     ],
     ids=str,
 )
-def test_what_cannot_be_opened_is_said_in_one_line(checkpoint, options, why):
+def test_what_cannot_be_opened_is_said_in_one_line(llava_checkpoint, options, why):
     with pytest.raises(ImcError, match=why) as caught:
-        open_mllm(**{"model": checkpoint, "offline": True, **options})
+        open_mllm(**{"model": llava_checkpoint, "offline": True, **options})
     assert "\n" not in str(caught.value)
 
 
-def test_another_family_and_broken_folders_are_refused(tmp_path, checkpoint):
+def test_another_family_and_broken_folders_are_refused(tmp_path, llava_checkpoint):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ImcError, match="'bert' are not supported; supported families"):
         open_mllm(tmp_path, offline=True)
-    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    (tmp_path / "config.json").write_text((llava_checkpoint / "config.json").read_text())
     with pytest.raises(ImcError, match="cannot load"):
         open_mllm(tmp_path, offline=True)
     # Pickled weights are never read.
@@ -338,10 +315,10 @@ def test_another_family_and_broken_folders_are_refused(tmp_path, checkpoint):
     ("method", "package"),
     [("gptq", "optimum"), ("awq", "gptqmodel"), ("bitsandbytes", "bitsandbytes"), ("torchao", "torchao")],
 )
-def test_a_quantized_checkpoint_names_the_package_it_needs(checkpoint, tmp_path, method, package):
+def test_a_quantized_checkpoint_names_the_package_it_needs(llava_checkpoint, tmp_path, method, package):
     if importlib.util.find_spec(package) is not None:
         pytest.skip(f"{package} is installed")
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((llava_checkpoint / "config.json").read_text())
     config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ImcError, match=f"quantized by {method} needs {package}, .*pip install {package}$"):
@@ -350,12 +327,12 @@ def test_a_quantized_checkpoint_names_the_package_it_needs(checkpoint, tmp_path,
         open_mllm(tmp_path, offline=True, quant="int8")
 
 
-def test_int8_quantizes_the_language_model_alone(checkpoint, picture):
+def test_int8_quantizes_the_language_model_alone(llava_checkpoint, picture):
     if importlib.util.find_spec("torchao") is None:
         with pytest.raises(ImcError, match="pip install torchao"):
-            open_mllm(checkpoint, offline=True, device="cpu", quant="int8")
+            open_mllm(llava_checkpoint, offline=True, device="cpu", quant="int8")
         pytest.skip("torchao is not installed")
-    whole, light = (open_mllm(checkpoint, offline=True, device="cpu", quant=q) for q in ("none", "int8"))
+    whole, light = (open_mllm(llava_checkpoint, offline=True, device="cpu", quant=q) for q in ("none", "int8"))
     seen = whole.perceive(picture)
     assert light.perceive(picture).tokens.tobytes() == seen.tokens.tobytes() and light.identity == whole.identity
     apart = (logits(light, seen.tokens) - logits(whole, seen.tokens)).abs().max()
@@ -364,10 +341,10 @@ def test_int8_quantizes_the_language_model_alone(checkpoint, picture):
 
 
 @needs_gpu
-def test_int4_on_cuda(checkpoint, picture):
+def test_int4_on_cuda(llava_checkpoint, picture):
     if importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    model = open_mllm(checkpoint, offline=True, device="cuda", quant="int4")
+    model = open_mllm(llava_checkpoint, offline=True, device="cuda", quant="int4")
     assert model.generate(QUESTION, model.perceive(picture).tokens, 4).logprobs
 
 

@@ -29,6 +29,7 @@ def test_kernels_compile_for_sm_90_without_spills():
         assert int(shared) <= 227 * 1024, f"{name} asks for more shared memory than sm_90 has"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 def test_bench_smoke_run_checks_times_and_writes(tmp_path):
     pytest.importorskip("transformers")

@@ -36,6 +36,7 @@ def test_noise_is_read_from_float32_and_the_rest_is_near(default_bundle, default
     assert np.sqrt(((a.tokens - b.tokens) ** 2).mean() / (a.tokens**2).mean()) < 0.3
 
 
+@pytest.mark.slow
 def test_an_encoder_that_names_noise_worse_is_not_written(default_bundle, tmp_path, monkeypatch):
     """Rounded throughout, with ranges taken from grey pictures, it cuts off what others hold."""
     monkeypatch.setattr(quantize, "KEPT", "")
