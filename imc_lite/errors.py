@@ -29,10 +29,10 @@ def missing(error: ImportError, install: str) -> ImcError:
     return ImcError(f"{package} is not installed; install {install}")
 
 
-def shown(given: object) -> str:
+def shown(given: object, most: int = SHOWN) -> str:
     """What a user gave, as an error may repeat it: printable, at most 80 characters, the middle left out."""
     text = str(given)
-    if len(text) > SHOWN:
-        half = (SHOWN - 1) // 2
-        text = f"{text[:half]}…{text[-(SHOWN - 1 - half) :]}"
+    if len(text) > most:
+        half = (most - 1) // 2
+        text = f"{text[:half]}…{text[-(most - 1 - half) :]}"
     return "".join(c if c.isprintable() else "?" for c in text)

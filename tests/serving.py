@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class Server:
@@ -38,6 +40,33 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+    def request(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, Any, bytes]:
+        """Status, headers and the bytes of the reply to exactly this request."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {})
+            reply = connection.getresponse()
+            return reply.status, reply.headers, reply.read()
+        finally:
+            connection.close()
+
+    def idle_after(self, seconds: float) -> float:
+        """Seconds until no worker is busy and nobody waits; fails after `seconds`."""
+        began = time.monotonic()
+        while {"imc_running 0.0", "imc_waiting 0.0"} - set(self.send("/metrics")[2].splitlines()):
+            assert time.monotonic() < began + seconds, "still busy"
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def wait_busy(self) -> None:
+        """Until a worker has taken a request up."""
+        until = time.monotonic() + 30
+        while "imc_running 0.0" in self.send("/metrics")[2].splitlines():
+            assert time.monotonic() < until, "nothing runs"
+            time.sleep(0.02)
 
     def send(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any, Any]:
         """Status, headers, and the reply, as JSON where it is JSON; `body` is sent as JSON unless it is bytes."""

@@ -28,7 +28,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     closed = _open_streams()
-    if "stdout" in closed:
+    if "stdout" in closed and sys.argv[1:2] != ["serve"]:  # which answers elsewhere
         _die("stdout is closed, there is nowhere to answer; send it to a file, or to /dev/null", 2)
     if "stdin" in closed and "-" in sys.argv[1:]:
         _die("stdin is closed and - reads from it; name a file, or send one in with <", 2)

@@ -16,6 +16,9 @@ from imc_lite.errors import missing
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Models that answer at once.")
 @click.option("--queue", type=click.IntRange(0, 100_000), default=64, show_default=True, help="Requests that may wait.")
 @click.option("--timeout", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Seconds a request has.")
+@click.option(
+    "--grace", type=click.FloatRange(0, 3600), default=5, show_default=True, help="Seconds to finish after SIGTERM."
+)
 @click.option("--max-body", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
 @click.option("--max-pixels", type=click.IntRange(1, 100), default=40, show_default=True, help="Million, of a picture.")
 @click.option("--max-tokens", type=click.IntRange(1, 512), default=64, show_default=True, help="Of an answer.")
@@ -33,6 +36,7 @@ def serve(
     workers: int,
     queue: int,
     timeout: float,
+    grace: float,
     max_body: int,
     max_pixels: int,
     max_tokens: int,
@@ -61,6 +65,7 @@ def serve(
         allow_hosts=tuple(h.lower() for h in allow_host),
         queue=queue,
         timeout=timeout,
+        grace=grace,
         max_body=max_body << 20,
         max_pixels=max_pixels * 1_000_000,
         max_new_tokens=max_tokens,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+WATCH_SECONDS = 0.05  # between two looks
 
 
 class DeadlineError(Exception):
@@ -36,6 +40,38 @@ class Deadline:
             raise DeadlineError("nobody waits for the answer any more")
         if self._end is not None and time.monotonic() > self._end:
             raise DeadlineError("the time for the answer is over")
+
+    @contextmanager
+    def interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]:
+        """For a long call that cannot look at the deadline itself: another thread does, and calls `interrupt`.
+
+        Args:
+            interrupt: makes the call inside the `with` fail; called once at most.
+
+        Raises:
+            DeadlineError: in place of whatever the interrupted call raises.
+        """
+        if self._end is None and self._stop is None:
+            yield
+            return
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(WATCH_SECONDS):
+                try:
+                    self.check()
+                except DeadlineError:
+                    interrupt()
+                    return
+
+        threading.Thread(target=watch, name="imc-deadline", daemon=True).start()
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+        finally:
+            done.set()
 
 
 NEVER = Deadline()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
+from imc_lite.models.deadline import Deadline
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -74,6 +77,20 @@ class Sessions:
                 raise ImcError("this onnxruntime has no CUDA; install imc-lite[gpu], or choose --device cpu")
             return [CPU]
         return [CUDA, CPU]
+
+
+@contextmanager
+def interruptible(deadline: Deadline) -> Iterator[onnxruntime.RunOptions]:
+    """Options of one pass that ends within an operator when the deadline is over.
+
+    Raises:
+        DeadlineError: it was.
+    """
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    with deadline.interrupting(lambda: setattr(options, "terminate", True)):
+        yield options
 
 
 def calibrated(session: onnxruntime.InferenceSession, tokens: np.ndarray, transport: Transport) -> np.ndarray:

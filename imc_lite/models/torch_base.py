@@ -6,7 +6,8 @@ import copy
 import itertools
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class TorchMLLM(BaseMLLM, ABC):
         deadline: Deadline = NEVER,
     ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone."""
-        with self._lock:
+        with self._lock, _interruptible(self.model, deadline):
             logits, cache, place = self.prefill(prompt, tokens, max_new_tokens)
             places = itertools.count(place)
 
@@ -125,7 +126,7 @@ class TorchMLLM(BaseMLLM, ABC):
         def split(rest: list[list[int]]) -> list[list[list[int]]]:
             return [rest[at : at + BESIDE] for at in range(0, len(rest), BESIDE)]
 
-        with self._lock:
+        with self._lock, _interruptible(self.model, deadline):
             return score_candidates(wanted, self.ends, read, branch, split, deadline)
 
     def after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
@@ -137,6 +138,20 @@ class TorchMLLM(BaseMLLM, ABC):
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
+
+
+@contextmanager
+def _interruptible(model: torch.nn.Module, deadline: Deadline) -> Iterator[None]:
+    """Look at the deadline before every layer too: one pass over a long prompt takes many seconds on a CPU."""
+    hooks = []
+    if deadline is not NEVER:
+        layers = [layer for part in model.modules() if isinstance(part, torch.nn.ModuleList) for layer in part]
+        hooks = [layer.register_forward_pre_hook(lambda *_: deadline.check()) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _banks(matcher: Matcher, device: torch.device) -> list[WhitenedPrototypes]:

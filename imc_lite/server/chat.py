@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from imc_lite.errors import ImcError
 from imc_lite.server import schema
-from imc_lite.server.errors import ApiError, internal, late
+from imc_lite.server.budget import Budget
+from imc_lite.server.errors import ApiError, internal, no_model, refused
 from imc_lite.server.jobs import Ask
 from imc_lite.server.pool import Pool
 
@@ -21,8 +22,8 @@ def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[
     Raises:
         ApiError: another model, nothing asked, no picture or several, or something that this model cannot do.
     """
-    if body.model not in models:
-        raise ApiError(404, f"this server has the model {models[0]!r} only", code="model_not_found", param="model")
+    if body.model and body.model.lower() not in (m.lower() for m in models):
+        raise no_model(models[0])
     for name, value in (body.model_extra or {}).items():
         if name in schema.HARMLESS and value is not None and value not in schema.HARMLESS[name]:
             raise ApiError(400, f"{name} is not supported; leave it out", code="unsupported_parameter", param=name)
@@ -37,7 +38,8 @@ def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[
         raise ApiError(400, "one picture a question; ask about each in turn", code="bad_input", param="messages")
     question = " ".join(p.text for p in _parts(asked[-1]) if isinstance(p, schema.TextPart))
     limit = body.max_completion_tokens or body.max_tokens or most
-    return pictures[-1][0].image_url.url, question, min(limit, most)
+    url = pictures[-1][0].image_url
+    return url if isinstance(url, str) else url.url, question, min(limit, most)
 
 
 def _parts(message: schema.Message) -> list[schema.TextPart | schema.ImagePart]:
@@ -54,8 +56,8 @@ def completion(row: dict[str, Any], ask: Ask) -> dict[str, Any]:
 
 
 async def events(
-    pool: Pool, ask: Ask, usage: bool, deadline: float, timeout: float, done: Callable[[dict[str, Any]], object]
-) -> AsyncIterator[str]:
+    pool: Pool, ask: Ask, usage: bool, budget: Budget, done: Callable[[dict[str, Any]], object]
+) -> AsyncGenerator[str, None]:
     """Server-sent events as the answer grows; the last chunk with a choice carries the report.
 
     Raises:
@@ -67,7 +69,7 @@ async def events(
         loop.call_soon_threadsafe(queue.put_nowait, item)
 
     ask.emit = put
-    future = pool.submit(ask)
+    future = pool.submit(ask, budget.deadline)
     future.add_done_callback(put)
     sent, began = "", False
 
@@ -78,11 +80,8 @@ async def events(
 
     try:
         while True:
-            try:
-                item = await asyncio.wait_for(queue.get(), max(0.0, deadline - time.monotonic()))
-                row = item.result() if item is future else None
-            except asyncio.TimeoutError:
-                raise late(timeout) from None
+            item = await budget.wait(queue.get())
+            row = await budget.wait(asyncio.wrap_future(future)) if item is future else None
             text = item if row is None else row["answer"]
             if not began:
                 yield event({"role": "assistant", "content": "", "refusal": None})
@@ -104,10 +103,9 @@ async def events(
             raise
         known = error if isinstance(error, ApiError) else internal()
         if isinstance(error, ImcError):
-            known = ApiError(400, str(error), code="bad_input")
+            known = refused(error)
         yield _event(known.body())
     finally:
-        ask.stop.set()
         future.cancel()
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from imc_lite.errors import ImcError, shown
+
+NO_ROUTE = "Not Found: questions go to /v1/chat/completions, and /openapi.json lists what else there is"
 
 
 class ApiError(Exception):
@@ -29,6 +38,11 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, self.headers)
 
 
+def refused(error: ImcError) -> ApiError:
+    """What the library says of bad input."""
+    return ApiError(400, " ".join(str(error).split()), code="bad_input")
+
+
 def internal() -> ApiError:
     """For faults of ours; the log names their type, the client learns nothing."""
     return ApiError(500, "the server failed on this request; try another", kind="server_error", code="internal_error")
@@ -46,3 +60,58 @@ def busy(seconds: int) -> ApiError:
 
 def late(seconds: float) -> ApiError:
     return ApiError(504, f"no answer within {seconds:g} s; try again later", kind="server_error", code="timeout")
+
+
+def ending() -> ApiError:
+    return ApiError(503, "the server is ending; ask again in a while", kind="server_error", code="shutting_down")
+
+
+def no_model(model: str) -> ApiError:
+    return ApiError(404, f"this server has the model {model!r} only", code="model_not_found", param="model")
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Have `app` send everything that is no success in OpenAI's shape."""
+
+    @app.exception_handler(ApiError)
+    async def _known(_: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(ImcError)
+    async def _refused(_: Request, error: ImcError) -> Response:
+        return refused(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        return invalid(error.errors()[0]).response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The routes' own methods; these two are answered for all of them.
+            own = headers.get("Allow", "").split(", ")
+            headers["Allow"] = ", ".join([*own, *(["HEAD"] if "GET" in own else []), "OPTIONS"])
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        message = NO_ROUTE if error.status_code == 404 else str(error.detail)
+        return ApiError(error.status_code, message, code=code, headers=headers).response()
+
+    @app.exception_handler(Exception)
+    async def _fault(_: Request, error: Exception) -> Response:
+        return internal().response()
+
+
+def invalid(fault: dict[str, Any]) -> ApiError:
+    """The first of pydantic's faults; one is enough, and nothing but the name of a field is repeated of the input."""
+    if fault["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON ({fault['ctx']['error']}); check it", code="invalid_request")
+    names = [str(part) for part in fault["loc"][1:]]
+    # pydantic also names the member of a union that it tried.
+    tried = ("list[", "tagged-union", "function-")
+    where = shown(".".join(n for n in names if n not in ("str", "ImageUrl") and not n.startswith(tried)))
+    what = fault["msg"]
+    if fault["type"] == "union_tag_invalid":
+        what = f"the type must be one of {fault['ctx']['expected_tags']}"
+    return ApiError(400, f"{where or 'body'}: {what}", code="invalid_request", param=where or None)

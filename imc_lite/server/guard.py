@@ -6,43 +6,39 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from imc_lite.server.errors import ApiError, busy, internal
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from imc_lite.server.budget import Budget
+from imc_lite.server.errors import ApiError, busy, ending, internal
 from imc_lite.server.metrics import Metrics
 from imc_lite.server.pool import Pool
 from imc_lite.server.settings import Settings, is_loopback
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-ROUTES = (
-    *("/", "/healthz", "/metrics", "/openapi.json"),
-    *("/v1/chat/completions", "/v1/models", "/v1/inspect", "/v1/repair", "/v1/restore"),
-)
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")  # the others are logged as "other"
 GONE = 499  # the client left before the answer
+LAST_SECONDS = 2.0  # for the error to reach a client whose time is over
 
 
 class Guard:
     """The outermost ASGI application. A request's body is read whole here, so that the routes never wait for it."""
 
     def __init__(
-        self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
-        pool: Pool,
-        metrics: Metrics,
-        settings: Settings,
-        log: Callable[[str], object],
+        self, app: FastAPI, pool: Pool, metrics: Metrics, settings: Settings, log: Callable[[str], object]
     ) -> None:
         self.app, self.pool, self.metrics, self.settings, self.log = app, pool, metrics, settings, log
         self.held = 0
         self._key = None if settings.api_key is None else _digest(settings.api_key.encode())
+        self._running: set[Budget] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,50 +46,68 @@ class Guard:
         began = time.monotonic()
         status = 0
 
-        async def counted(message: dict[str, Any]) -> None:
+        async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
-        scope.setdefault("state", {})["deadline"] = began + self.settings.timeout
+        # Clients write addresses with and without a slash at the end; a redirect would cost them the body.
+        inner = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        if scope["method"] == "HEAD":
+            inner["method"] = "GET"  # the server that calls us leaves the body out
+        budget = Budget(self.settings.timeout)
+        inner["state"] = {**scope.get("state", {}), "budget": budget}
+        self._running.add(budget)
         try:
-            if not await self._serve(scope, receive, counted):
+            if not await self._serve(inner, receive, counted, budget):
                 status = GONE
         except ApiError as error:
-            await _reply(error, scope, receive, counted)
+            await error.response()(inner, receive, counted)
         except Exception as error:  # a fault of ours: no traceback, it could show the request
-            self.log(f"unexpected {type(error).__name__} in {_route(scope)}")
+            self.log(f"unexpected {type(error).__name__} in {self._route(inner)}")
             if status == 0:
-                await _reply(internal(), scope, receive, counted)
-        self._count(scope, status, time.monotonic() - began)
+                await internal().response()(inner, receive, counted)
+        finally:
+            # Whatever came of it: what a worker still does for it is in vain.
+            budget.end(ending)
+            self._running.discard(budget)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._count(method, self._route(inner), status, time.monotonic() - began)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> bool:
+    def end(self) -> None:
+        """Give up all requests that run; their clients hear so."""
+        for budget in [*self._running]:
+            budget.end(ending)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, budget: Budget) -> bool:
         """Whether the client stayed to the end."""
         if self.settings.local:
             _check_host(scope)
         works = scope["path"].startswith("/v1/")
-        if works:
+        if works and scope["method"] != "OPTIONS":
             self._check_key(scope)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             await self.app(scope, receive, send)
             return True
         body = bytearray()
         try:
-            deadline = scope["state"]["deadline"]
             try:
-                await asyncio.wait_for(self._read(receive, body), max(0.0, deadline - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise ApiError(408, "the request did not arrive in time; send it again", code="timeout") from None
+                await budget.wait(self._read(receive, body))
             except ConnectionError:
                 return False
-            if scope["path"] not in ROUTES or not works:
-                return await self._run(scope, body, receive, send)
+            except ApiError as error:
+                if error.code != "timeout":
+                    raise
+                raise ApiError(408, "the request did not arrive in time; send it again", code="timeout") from None
+            if scope["method"] != "POST" or not works or self._route(scope) == "other":
+                return await self._run(scope, body, receive, send, budget)
+            _check_type(scope)
             if not self.pool.admit():
                 raise busy(self.pool.retry_after())
             try:
-                return await self._run(scope, body, receive, send)
+                return await self._run(scope, body, receive, send, budget)
             finally:
                 self.pool.leave()
         finally:
@@ -102,8 +116,7 @@ class Guard:
     def _check_key(self, scope: Scope) -> None:
         if self._key is None:
             return
-        sent = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, token = sent.partition(b" ")
+        scheme, _, token = _header(scope, b"authorization").partition(b" ")
         # Digests have one length: the time to compare them tells nothing of the key.
         if scheme.lower() != b"bearer" or not hmac.compare_digest(_digest(token.strip()), self._key):
             headers = {"WWW-Authenticate": "Bearer"}
@@ -134,12 +147,12 @@ class Guard:
         if error is not None:
             raise error
 
-    async def _run(self, scope: Scope, body: bytearray, receive: Receive, send: Send) -> bool:
+    async def _run(self, scope: Scope, body: bytearray, receive: Receive, send: Send, budget: Budget) -> bool:
         """The route, ended when its client leaves."""
         read = False
         left = asyncio.create_task(_disconnect(receive))
 
-        async def replay() -> dict[str, Any]:
+        async def replay() -> Message:
             nonlocal read
             if not read:
                 read = True
@@ -147,9 +160,16 @@ class Guard:
             await asyncio.wait({left})
             return {"type": "http.disconnect"}
 
-        route = asyncio.create_task(self.app(scope, replay, send))
+        async def answer() -> None:
+            await self.app(scope, replay, send)
+
+        route = asyncio.create_task(answer())
+        any_of: set[asyncio.Future[Any]] = {route, left, budget.over}
         try:
-            await asyncio.wait({route, left}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+            if not route.done() and not left.done():
+                # It says so to its client, unless that one does not read.
+                await asyncio.wait({route, left}, return_when=asyncio.FIRST_COMPLETED, timeout=LAST_SECONDS)
             if not route.done():
                 route.cancel()
                 await asyncio.wait({route})
@@ -160,16 +180,25 @@ class Guard:
             left.cancel()
             route.cancel()
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _route(scope)
+    def _route(self, scope: Scope) -> str:
+        """The route's path as it is declared; what else people ask for is neither logged nor counted apart."""
+        return next(_paths(self.app.routes, scope), "other")
+
+    def _count(self, method: str, route: str, status: int, seconds: float) -> None:
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
-        self.log(f"{scope['method'] if len(scope['method']) < 8 else 'other'} {route} {status} {1000 * seconds:.0f} ms")
+        self.log(f"{method} {route} {status} {1000 * seconds:.0f} ms")
+
+
+def _paths(routes: Iterable[BaseRoute], scope: Scope) -> Iterator[str]:
+    for route in routes:
+        if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
+            yield route.path
 
 
 def _check_host(scope: Scope) -> None:
     """Turn away a page whose name was led to this machine (DNS rebinding): its browser still sends that name."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+    host = _header(scope, b"host").decode("latin-1").lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if host and not is_loopback(name):
         raise ApiError(
@@ -180,9 +209,15 @@ def _check_host(scope: Scope) -> None:
         )
 
 
-def _route(scope: Scope) -> str:
-    """A path of ours; what else people ask for is neither logged nor counted apart."""
-    return scope["path"] if scope["path"] in ROUTES else "other"
+def _check_type(scope: Scope) -> None:
+    """Another site's page may send anything but JSON without asking this server first (cross-site request forgery)."""
+    kind = _header(scope, b"content-type").decode("latin-1").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise ApiError(400, "send JSON, with the header Content-Type: application/json", code="invalid_request")
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return dict(scope["headers"]).get(name, b"")
 
 
 def _digest(key: bytes) -> bytes:
@@ -192,7 +227,3 @@ def _digest(key: bytes) -> bytes:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _reply(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    await error.response()(scope, receive, send)

@@ -1,27 +1,24 @@
-"""What a worker does for each route: plain functions of a model, in a thread of their own."""
+"""What a worker does for each route: plain functions of a model and the request's deadline, in a worker's thread."""
 
 from __future__ import annotations
 
 import base64
 import io
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from imc_lite.images.load import load_image
+from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
 from imc_lite.server.pictures import from_data_uri
+from imc_lite.server.pool import Job
 
 SHOWN = 640  # longest side of the picture that goes back to the page
-
-
-class StoppedError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Picture:
 
 @dataclass
 class Ask:
-    """Answers a question; `stop` ends it at the next token, `emit` gets the answer so far."""
+    """Answers a question; `emit` gets the answer so far after every token, `tokens` counts them."""
 
     picture: Picture
     question: str
@@ -54,20 +51,22 @@ class Ask:
     max_new_tokens: int
     id: str
     emit: Callable[[str], object] | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
     tokens: int = 0
     prompt_tokens: int = 0
 
-    def __call__(self, imc: IMC) -> dict[str, Any]:
+    def __call__(self, imc: IMC, deadline: Deadline) -> dict[str, Any]:
         """The row of `imc-lite answer --json`."""
-        if self.stop.is_set():
-            raise StoppedError
         began = time.perf_counter()
         pixels = self.picture.load()
         load = 1000 * (time.perf_counter() - began)
         view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms)
         result = view.answer(
-            pixels, self.question, id=self.id, max_new_tokens=self.max_new_tokens, on_text=self._on_text
+            pixels,
+            self.question,
+            id=self.id,
+            max_new_tokens=self.max_new_tokens,
+            on_text=self._on_text,
+            deadline=deadline,
         )
         self.prompt_tokens = len(imc.model.encode(result.question.repaired))
         row = result.to_dict()
@@ -76,29 +75,35 @@ class Ask:
         return row
 
     def _on_text(self, text: str) -> None:
-        if self.stop.is_set():
-            raise StoppedError
         self.tokens += 1
         if self.emit is not None:
             self.emit(text)
 
 
-def inspect(picture: Picture) -> Callable[[IMC], dict[str, Any]]:
+def inspect(picture: Picture) -> Job[dict[str, Any]]:
     """The object of `imc-lite inspect --json`."""
-    return lambda imc: asdict(imc.inspect(picture.load()))
+
+    def job(imc: IMC, deadline: Deadline) -> dict[str, Any]:
+        pixels = picture.load()
+        deadline.check()
+        return asdict(imc.inspect(pixels))
+
+    return job
 
 
-def repair(question: str) -> Callable[[IMC], dict[str, Any]]:
+def repair(question: str) -> Job[dict[str, Any]]:
     """The object of `imc-lite repair --json`."""
-    return lambda imc: imc.repair(question).to_dict()
+    return lambda imc, deadline: imc.repair(question, deadline=deadline).to_dict()
 
 
-def show(picture: Picture) -> Callable[[IMC], dict[str, Any]]:
+def show(picture: Picture) -> Job[dict[str, Any]]:
     """The verdict on a picture, and the picture before and after restoration as PNG data URIs."""
 
-    def job(imc: IMC) -> dict[str, Any]:
+    def job(imc: IMC, deadline: Deadline) -> dict[str, Any]:
         pixels = picture.load()
+        deadline.check()
         seen = imc.see(pixels)
+        deadline.check()
         after = None if seen.restored is None else _png(seen.restored)
         return {"image": asdict(seen.report), "before": _png(pixels), "after": after}
 

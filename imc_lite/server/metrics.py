@@ -20,17 +20,19 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_Line(pool))
-        where = {"registry": self._registry}
-        self.requests = Counter("imc_requests", "Requests by route and status.", ["route", "status"], **where)
+        self.requests = self._counter("imc_requests", "Requests by route and status.", "route", "status")
         self.seconds = Histogram(
             "imc_request_seconds",
             "Seconds from the first byte in to the last one out.",
             ["route"],
             buckets=SECONDS,
-            **where,
+            registry=self._registry,
         )
-        self.tokens = Counter("imc_answer_tokens", "Tokens of answers.", **where)
-        self.noise = Counter("imc_noise", "Verdicts on pictures by kind of noise.", ["kind"], **where)
+        self.tokens = self._counter("imc_answer_tokens", "Tokens of answers.")
+        self.noise = self._counter("imc_noise", "Verdicts on pictures by kind of noise.", "kind")
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(name, what, labels, registry=self._registry)
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
-import time
 from urllib.parse import SplitResult, urlsplit
 
 from imc_lite.errors import ImcError
+from imc_lite.models.deadline import Deadline
 
 PORTS = {"http": 80, "https": 443}
 CHUNK = 1 << 16
+CONNECT_SECONDS = 5.0
 
 
 def from_data_uri(url: str) -> bytes:
@@ -32,7 +34,7 @@ def from_data_uri(url: str) -> bytes:
         raise ImcError("the data URI holds characters that are not base64; encode the file again") from error
 
 
-def fetch(url: str, allowed: tuple[str, ...], limit: int, deadline: float) -> bytes:
+def fetch(url: str, allowed: tuple[str, ...], limit: int, deadline: Deadline) -> bytes:
     """GET a picture from a host that is allowed, without following redirects.
 
     A name must resolve to public addresses only, and the connection goes to an address that was checked, so that a
@@ -42,10 +44,11 @@ def fetch(url: str, allowed: tuple[str, ...], limit: int, deadline: float) -> by
         url: http or https.
         allowed: lower-case `HOST` (default port) or `HOST:PORT`.
         limit: bytes at most.
-        deadline: of `time.monotonic`.
+        deadline: ends it, also while it waits for the host.
 
     Raises:
-        ImcError: not allowed, not reachable, too large, too late, or not answered with 200.
+        ImcError: not allowed, not reachable, too large, or not answered with 200.
+        DeadlineError: the picture is no longer wanted.
     """
     try:
         parts = urlsplit(url)
@@ -73,19 +76,21 @@ def _address(host: str, port: int) -> str:
     return min(found)
 
 
-def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, deadline: float) -> bytes:
-    def left() -> float:
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
-            raise ImcError("the picture's host is too slow; embed the picture as a data URI")
-        return seconds
+def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, deadline: Deadline) -> bytes:
+    deadline.check()
+    with contextlib.closing(socket.create_connection((address, port), timeout=CONNECT_SECONDS)) as plain:
+        plain.settimeout(None)
+        with deadline.interrupting(lambda: _cut(plain)):
+            return _receive(parts, host, port, plain, limit, deadline)
 
-    sock = socket.create_connection((address, port), timeout=left())
-    try:
-        if parts.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(host, port)
+
+def _receive(parts: SplitResult, host: str, port: int, sock: socket.socket, limit: int, deadline: Deadline) -> bytes:
+    kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
+    if parts.scheme == "https":
+        # Its own copy of the descriptor: whoever cuts the connection holds the plain one.
+        sock = ssl.create_default_context().wrap_socket(sock.dup(), server_hostname=host)
+        kind = http.client.HTTPSConnection
+    with contextlib.closing(kind(host, port)) as connection:
         connection.sock = sock
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"User-Agent": "imc-lite", "Accept": "image/*, application/dicom"})
@@ -94,12 +99,16 @@ def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, dea
             what = "a redirect" if 300 <= response.status < 400 else f"status {response.status}"
             raise ImcError(f"the picture's host answered with {what}; give the picture's own URL or embed it")
         data = bytearray()
-        # Each read may wait as long as the socket lets it, so time is counted over all of them.
         while chunk := response.read1(CHUNK):
             data += chunk
             if len(data) > limit:
                 raise ImcError(f"the picture has over {limit >> 20} MiB; scale it down first")
-            sock.settimeout(left())
+        # A connection that was cut looks like one that ended.
+        deadline.check()
         return bytes(data)
-    finally:
-        sock.close()
+
+
+def _cut(sock: socket.socket) -> None:
+    """Wake the thread that waits for this connection."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -8,16 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from imc_lite.errors import ImcError
+from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
+from imc_lite.server.budget import Budget
 
 T = TypeVar("T")
-Job = Callable[[IMC], T]
+Job = Callable[[IMC, Deadline], T]
 
 
 class Pool:
@@ -27,7 +28,7 @@ class Pool:
         """Nothing is opened before `start`.
 
         Args:
-            open_model: called once in each worker.
+            open_model: called once for each worker.
             workers: jobs that run at once.
             queue: jobs that may wait besides.
         """
@@ -35,35 +36,42 @@ class Pool:
         self.inside = self.running = 0
         self.model_id = self.model_version = ""
         self._open_model = open_model
-        self._lock = threading.Lock()
-        self._jobs: SimpleQueue[tuple[Job, Future] | None] = SimpleQueue()
+        # Guards all that follows; notified when the line grows or the pool ends.
+        self._changed = threading.Condition()
+        self._line: dict[Future[Any], tuple[Job[Any], Deadline]] = {}  # in the order they came
         self._threads: list[threading.Thread] = []
         self._mean = 1.0  # seconds a job takes, a moving average
         self._open = False
 
     def start(self) -> None:
-        """Open and warm every model.
+        """Open and warm every model, in the calling thread, so that a signal can end it.
 
         Raises:
             ImcError: a model cannot be opened.
         """
-        opened: SimpleQueue[BaseException | None] = SimpleQueue()
-        for number in range(self.workers):
-            thread = threading.Thread(target=self._work, args=(opened,), name=f"imc-worker-{number}", daemon=True)
+        opened = []
+        for _ in range(self.workers):
+            imc = self._open_model()
+            # Sessions are made when first needed; the first request should not pay for that.
+            imc.answer(np.full((64, 64, 3), 127, np.uint8), "Is this clear?", max_new_tokens=1)
+            opened.append(imc)
+        self.model_id, self.model_version = imc.model.id, imc.model.version
+        self._open = True
+        for number, imc in enumerate(opened):
+            thread = threading.Thread(target=self._work, args=(imc,), name=f"imc-worker-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
-            if (error := opened.get()) is not None:
-                self.close()
-                raise error
-        self._open = True
 
-    def close(self) -> None:
-        """Finish what was submitted, then end the workers."""
-        self._open = False
-        for _ in self._threads:
-            self._jobs.put(None)
+    def close(self, seconds: float) -> bool:
+        """End the workers, whose running jobs must be over; jobs in line are dropped. Whether all ended in time."""
+        with self._changed:
+            self._open = False
+            self._line.clear()
+            self._changed.notify_all()
+        until = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def ready(self) -> bool:
@@ -71,70 +79,76 @@ class Pool:
 
     def admit(self) -> bool:
         """Take a place in the line, if there is one; `leave` gives it back."""
-        with self._lock:
+        with self._changed:
             if self.inside >= self.workers + self.queue:
                 return False
             self.inside += 1
             return True
 
     def leave(self) -> None:
-        with self._lock:
+        with self._changed:
             self.inside -= 1
 
     def retry_after(self) -> int:
         """Seconds until the line has moved on by about half, 1 to 60."""
         return max(1, min(60, math.ceil(self.inside * self._mean / self.workers / 2)))
 
-    def submit(self, job: Job[T]) -> Future[T]:
-        """Run `job` in a worker; what it raises is in the future."""
+    def submit(self, job: Job[T], deadline: Deadline) -> Future[T]:
+        """Run `job` in a worker; what it raises is in the future. One that is cancelled leaves the line at once."""
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        with self._changed:
+            self._line[future] = (job, deadline)
+            self._changed.notify()
+        future.add_done_callback(self._forget)
         return future
 
-    async def run(self, job: Job[T], deadline: float) -> T:
+    async def run(self, job: Job[T], budget: Budget) -> T:
         """As `submit`, waiting without blocking the event loop.
 
         Raises:
-            TimeoutError: `deadline`, of `time.monotonic`, has passed; a job still in line is dropped.
+            ApiError: the budget is over; the job is dropped or ends within its pass.
         """
-        future = asyncio.wrap_future(self.submit(job))
-        return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()))
+        return await budget.wait(asyncio.wrap_future(self.submit(job, budget.deadline)))
 
-    def _work(self, opened: SimpleQueue[BaseException | None]) -> None:
-        try:
-            imc = self._open_model()
-            # Sessions are made when first needed; the first request should not pay for that.
-            imc.answer(np.full((64, 64, 3), 127, np.uint8), "Is this clear?", max_new_tokens=1)
-            self.model_id, self.model_version = imc.model.id, imc.model.version
-        except BaseException as error:
-            opened.put(error)
-            return
-        opened.put(None)
-        while (item := self._jobs.get()) is not None:
-            job, future = item
-            if not future.set_running_or_notify_cancel():
-                continue
-            self._run(imc, job, future)
+    def _forget(self, future: Future[Any]) -> None:
+        """Keep no picture that nobody waits for."""
+        with self._changed:
+            self._line.pop(future, None)
+
+    def _next(self) -> tuple[Future[Any], Job[Any], Deadline] | None:
+        """The job that has waited longest; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._line or not self._open)
+            if not self._open:
+                return None
+            future = next(iter(self._line))
+            return future, *self._line.pop(future)
+
+    def _work(self, imc: IMC) -> None:
+        while (item := self._next()) is not None:
+            future, job, deadline = item
+            if future.set_running_or_notify_cancel():
+                self._run(imc, job, deadline, future)
             # A picture must not stay in memory until the next request comes.
             del item, job, future
 
-    def _run(self, imc: IMC, job: Job[T], future: Future[T]) -> None:
+    def _run(self, imc: IMC, job: Job[T], deadline: Deadline, future: Future[T]) -> None:
         began = time.monotonic()
-        with self._lock:
+        with self._changed:
             self.running += 1
+        failed: Exception | None = None
         try:
-            result = job(imc)
+            deadline.check()
+            result = job(imc, deadline)
         except MemoryError:
-            error: Exception = ImcError("the picture is too large for this server's memory; scale it down first")
-        except Exception as caught:
-            error = caught
-        else:
-            error = None  # type: ignore[assignment]
-        with self._lock:
+            failed = ImcError("the picture is too large for this server's memory; scale it down first")
+        except Exception as error:
+            failed = error
+        with self._changed:
             self.running -= 1
             self._mean += 0.1 * (time.monotonic() - began - self._mean)
-        if error is None:
+        if failed is None:
             future.set_result(result)
         else:
             # Frames of the traceback hold the picture.
-            future.set_exception(error.with_traceback(None))
+            future.set_exception(failed.with_traceback(None))

@@ -1,8 +1,10 @@
-"""The server's process: models, socket, signals, and an end that finishes what runs."""
+"""The server's process: models, socket, signals, and an end within seconds."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -10,20 +12,26 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 from imc_lite.pipeline import IMC
 from imc_lite.server.app import create_app
+from imc_lite.server.guard import LAST_SECONDS, Guard
 from imc_lite.server.pool import Pool
 from imc_lite.server.settings import Settings, is_loopback
 
 BACKLOG = 1024
+WORKER_SECONDS = 1.0  # for a worker to notice that its request is over
 
 
 def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers: int) -> None:
-    """Serve until SIGTERM or SIGINT; then no more connections are taken and those that run are finished.
+    """Serve until SIGTERM or SIGINT.
+
+    Then no more connections are taken. Requests that run have `settings.grace` seconds to finish; what is left is given
+    up within its pass, and its client gets 503. A second signal ends the process at once.
 
     Args:
         open_model: called once for each worker.
@@ -39,31 +47,60 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
     say = _logger()
     host = settings.host
     listening = _listen(host, port)
-    # Before uvicorn runs this ends the process; afterwards uvicorn raises the signal again when all is finished.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     pool = Pool(open_model, workers, settings.queue)
+    server: _Server | None = None
+    ending = False
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal ending
+        if ending:
+            os._exit(128 + number)
+        ending = True
+        if server is None:
+            sys.exit(0)
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     try:
         pool.start()
-        shown = f"[{host}]" if ":" in host else host
-        say(f"serving on http://{shown}:{listening.getsockname()[1]} with {workers} worker(s)")
+        address = f"[{host}]" if ":" in host else host
+        say(f"serving on http://{address}:{listening.getsockname()[1]} with {workers} worker(s)")
         if settings.api_key is None and not is_loopback(host):
             say("anybody who reaches this address may ask; set IMC_LITE_API_KEY or --api-key-file")
+        server = _Server(create_app(pool, settings, say), settings.grace, end)
+        server.run(sockets=[listening])
+    finally:
+        listening.close()
+    if not pool.close(WORKER_SECONDS):
+        # A thread inside a library must not meet an interpreter that is being taken down.
+        os._exit(0)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with our signals and an end for requests that take too long."""
+
+    def __init__(self, guard: Guard, grace: float, on_signal: Callable[[int, FrameType | None], None]) -> None:
+        self._guard, self._grace, self._on_signal = guard, grace, on_signal
         config = uvicorn.Config(
-            create_app(pool, settings, say),
+            guard,
             lifespan="off",
             ws="none",
             log_config=None,
             log_level="error",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(settings.timeout) + 1,
+            # Connections that are left then have had the error, or do not read it.
+            timeout_graceful_shutdown=math.ceil(grace + LAST_SECONDS),
         )
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        listening.close()
-        pool.close()
+        super().__init__(config)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_signal(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._grace, self._guard.end)
+        await super().shutdown(sockets)
 
 
 def _logger() -> Callable[[str], None]:
@@ -86,5 +123,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or "no such host"
-        raise ImcError(f"cannot listen on {host}:{port} ({why}); choose another --host or --port") from error
+        raise ImcError(f"cannot listen on {shown(host)}:{port} ({why}); choose another --host or --port") from error
     return listening

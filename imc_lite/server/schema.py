@@ -51,7 +51,7 @@ class ImageUrl(BaseModel):
 class ImagePart(BaseModel):
     model_config = ConfigDict(strict=True)
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: ImageUrl | str = Field(description="many clients send the URL itself")
 
 
 class Message(BaseModel):
@@ -63,20 +63,22 @@ class Message(BaseModel):
 class View(Request):
     """How a DICOM picture is shown."""
 
-    window: str | None = Field(None, description=f"{', '.join([*WINDOWS, WHOLE])}, or CENTRE,WIDTH")
-    frame: int | None = Field(None, ge=1, description="counted from 1")
+    window: str | None = Field(
+        default=None, max_length=80, description=f"{', '.join([*WINDOWS, WHOLE])}, or CENTRE,WIDTH"
+    )
+    frame: int | None = Field(default=None, ge=1, description="counted from 1")
 
 
 class ImcOptions(View):
     """Beyond OpenAI's fields."""
 
-    pdc: bool = Field(True, description="look for image noise and calibrate")
-    sms: bool = Field(True, description="repair a damaged question")
+    pdc: bool = Field(default=True, description="look for image noise and calibrate")
+    sms: bool = Field(default=True, description="repair a damaged question")
 
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True)
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class ChatRequest(BaseModel):
@@ -101,17 +103,17 @@ class ChatRequest(BaseModel):
         },
     )
 
-    model: str = "default"
+    model: str | None = Field(default="default", description="may be left out or empty: there is one model")
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, description="the server's own limit may be lower")
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, description="the server's own limit may be lower")
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     n: Literal[1] | None = None
-    temperature: float | None = Field(None, ge=0, le=2, description="without effect: decoding is greedy")
-    top_p: float | None = Field(None, ge=0, le=1, description="without effect")
-    seed: int | None = Field(None, description="without effect")
-    imc: ImcOptions = Field(default_factory=ImcOptions)
+    temperature: float | None = Field(default=None, ge=0, le=2, description="without effect: decoding is greedy")
+    top_p: float | None = Field(default=None, ge=0, le=1, description="without effect")
+    seed: int | None = Field(default=None, description="without effect")
+    imc: ImcOptions | None = None
 
 
 class PictureRequest(View):

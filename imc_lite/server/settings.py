@@ -21,6 +21,7 @@ class Settings:
     allow_hosts: lower-case `HOST` or `HOST:PORT` that pictures may be fetched from.
     queue: requests that may wait for a worker.
     timeout: seconds from a request's first byte to its answer.
+    grace: seconds that requests have left when the server is told to end.
     max_body: bytes of a request; a remote picture may have as many.
     max_pixels: of a picture.
     max_new_tokens: of an answer.
@@ -31,6 +32,7 @@ class Settings:
     allow_hosts: tuple[str, ...] = ()
     queue: int = 64
     timeout: float = 60.0
+    grace: float = 5.0
     max_body: int = 32 << 20
     max_pixels: int = 40_000_000
     max_new_tokens: int = 64

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.models.onnx_sessions import BLOCKED
+from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
+from imc_lite.models.onnx_sessions import BLOCKED, interruptible
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,9 +24,15 @@ class Decoder:
     def __init__(self, session: onnxruntime.InferenceSession, shape: dict[str, Any]) -> None:
         self.session, self.shape = session, shape
         self.capacity = self.length = 0
+        self._deadline = NEVER
 
-    def begin(self, length: int) -> None:
-        """Empty the cache and make room for `length` positions."""
+    def begin(self, length: int, deadline: Deadline = NEVER) -> None:
+        """Empty the cache and make room for `length` positions; `deadline` ends the passes that follow.
+
+        Raises:
+            ImcError: they are more than the model holds.
+        """
+        self._deadline = deadline
         if length > self.shape["positions"]:
             raise ImcError(
                 f"the question takes {length} tokens with its answer, the model holds {self.shape['positions']}; "
@@ -78,7 +85,11 @@ class Decoder:
         return self.run(embeds, np.concatenate(positions), bias, wanted)
 
     def run(self, embeds: np.ndarray, positions: np.ndarray, bias: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """One pass: float32 [S, hidden] at their positions, bias float32 [S, past + S] -> logits at `where`."""
+        """One pass: float32 [S, hidden] at their positions, bias float32 [S, past + S] -> logits at `where`.
+
+        Raises:
+            DeadlineError: the deadline passed meanwhile.
+        """
         total = bias.shape[1]
         feeds = {
             "inputs_embeds": np.ascontiguousarray(embeds[None], np.float32),
@@ -92,7 +103,10 @@ class Decoder:
             self.binding.bind_cpu_input(name, value)
         self.binding.bind_output("logits", "cpu")
         try:
-            self.session.run_with_iobinding(self.binding)
+            with interruptible(self._deadline) as options:
+                self.session.run_with_iobinding(self.binding, options)
+        except DeadlineError:
+            raise
         except Exception as error:  # ONNX Runtime raises bare pybind types
             raise ImcError(f"ONNX Runtime failed in the decoder ({str(error).splitlines()[0]})") from error
         outputs = self.binding.get_outputs()

@@ -91,7 +91,7 @@ class OrtMLLM(BaseMLLM):
         with self._turn:
             decoder = self.decoder
             embeds = self.prompt_embeds(prompt, tokens)
-            decoder.begin(len(embeds) + max_new_tokens)
+            decoder.begin(len(embeds) + max_new_tokens, deadline)
             return greedy(
                 decoder.extend(embeds)[0],
                 lambda token: decoder.extend(self.embed([token]))[0],
@@ -115,7 +115,7 @@ class OrtMLLM(BaseMLLM):
                 prefix = self.prompt_embeds(prompt, tokens)
                 whole = np.concatenate([prefix, self.embed(shared)]) if shared else prefix
                 rest = [len(w) - len(shared) + 1 for w in wanted]
-                decoder.begin(len(whole) + max(min(sum(rest), positions - len(whole)), *rest))
+                decoder.begin(len(whole) + max(min(sum(rest), positions - len(whole)), *rest), deadline)
                 return log_softmax(decoder.extend(whole, last=len(shared) + 1))
 
             def branch(chunk: list[list[int]]) -> np.ndarray:

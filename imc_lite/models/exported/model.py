@@ -12,10 +12,10 @@ from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.base import BaseMLLM, Generation, Perception
 from imc_lite.models.candidates import score_candidates, split_by_room
-from imc_lite.models.deadline import NEVER, Deadline
+from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.models.exported.picture_steps import prepare
 from imc_lite.models.greedy import greedy, log_softmax
-from imc_lite.models.onnx_sessions import BLOCKED, Sessions, calibrated
+from imc_lite.models.onnx_sessions import BLOCKED, Sessions, calibrated, interruptible
 from imc_lite.models.special_tokens import defuse
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ExportedMLLM(BaseMLLM):
         Raises:
             ImcError: prompt and answer do not fit the context, or the bundle holds no language model.
         """
-        memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, max_new_tokens)
+        memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, max_new_tokens, deadline)
         return greedy(
             logits,
             lambda token: memory.extend(self.embed([token]))[0],
@@ -104,7 +104,7 @@ class ExportedMLLM(BaseMLLM):
 
         def read(shared: list[int]) -> np.ndarray:
             nonlocal memory
-            memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, longest)
+            memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, longest, deadline)
             more = [memory.extend(self.embed(shared), last=len(shared))] if shared else []
             return log_softmax(np.concatenate([logits[None], *more]))
 
@@ -126,15 +126,22 @@ class ExportedMLLM(BaseMLLM):
         text = parts["before"] + defuse(question, self.config["control"]) + parts["after"]
         return self._tokenizer.encode(text, add_special_tokens=parts["special"]).ids
 
-    def read(self, ids: list[int], tokens: np.ndarray | None, room: int) -> tuple[_Memory, np.ndarray]:
-        """Read a prompt, leaving `room` positions for what follows: its cache, and logits [vocabulary] after it."""
+    def read(
+        self, ids: list[int], tokens: np.ndarray | None, room: int, deadline: Deadline = NEVER
+    ) -> tuple[_Memory, np.ndarray]:
+        """Read a prompt, leaving `room` positions for what follows: its cache, and logits [vocabulary] after it.
+
+        Raises:
+            ImcError: they do not fit the context.
+            DeadlineError: the deadline passed meanwhile.
+        """
         limit = self.config["decoder"]["positions"]
         if len(ids) + room > limit:
             raise ImcError(
                 f"the question takes {len(ids) + room} tokens with its answer, the model holds {limit}; "
                 "shorten the question"
             )
-        memory = _Memory(self.sessions["decoder"], self.config)
+        memory = _Memory(self.sessions["decoder"], self.config, deadline)
         embeds, shown = self.embed(ids), np.zeros(len(ids), bool)
         deep = None
         if tokens is not None:
@@ -163,9 +170,12 @@ class ExportedMLLM(BaseMLLM):
 class _Memory:
     """The language model with the cache of what it has read."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, config: dict[str, Any]) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, config: dict[str, Any], deadline: Deadline = NEVER
+    ) -> None:
         import onnxruntime as ort
 
+        self.deadline = deadline  # ends any pass
         self.session, self.shape, self.image = session, config["decoder"], config["image"]
         self.length = 0  # positions in the cache
         self.place = 0  # rotary position of what comes next; Qwen counts a picture's rows and columns, not its tokens
@@ -245,6 +255,9 @@ class _Memory:
             feeds["deepstack"] = empty if deep is None else deep
         given = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in feeds.items()} | self.past
         try:
-            return self.session.run_with_ort_values(["logits", *kept], given)
+            with interruptible(self.deadline) as options:
+                return self.session.run_with_ort_values(["logits", *kept], given, options)
+        except DeadlineError:
+            raise
         except Exception as error:  # ONNX Runtime raises bare pybind types
             raise ImcError(f"ONNX Runtime failed in the decoder ({str(error).splitlines()[0]})") from error
