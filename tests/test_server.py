@@ -274,6 +274,79 @@ def test_health_models_and_description(server, client):
     assert "422" not in json.dumps(description)
 
 
+HARMLESS = {
+    "nothing but the question": {},
+    "no model": {"model": None},
+    "an empty model": {"model": ""},
+    "another case": {"model": "Default"},
+    "everything null": dict.fromkeys(
+        ("stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "temperature", "top_p", "seed", "imc",
+         "stop", "tools", "tool_choice", "response_format", "logprobs", "logit_bias", "user", "metadata", "store")
+    ),
+    "what clients send unasked": {
+        "n": 1, "temperature": 0, "top_p": 1, "seed": 7, "response_format": {"type": "text"}, "user": "u",
+        "metadata": {"a": "b"}, "store": False, "stream_options": {"include_usage": None}, "frequency_penalty": 0,
+        "presence_penalty": 0.0, "logprobs": False, "tools": [], "tool_choice": "auto", "service_tier": "auto",
+        "parallel_tool_calls": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_changes_nothing_is_taken(name, server, picture):
+    status, _, reply = server.send(CHAT, {"messages": ask(picture, QUESTION), **HARMLESS[name]})
+    assert status == 200, reply
+    assert reply["model"] == "default" and reply["choices"][0]["message"]["content"] == "x-ray"
+
+
+def test_an_address_may_stand_without_its_object(server, picture):
+    parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": picture}]
+    status, _, reply = server.send(CHAT, {"messages": [{"role": "user", "content": parts}]})
+    assert status == 200 and reply["choices"][0]["message"]["content"] == "x-ray"
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json"])
+def test_ways_to_say_json(kind, server):
+    status, _, raw = server.request("POST", "/v1/repair", b'{"question": "Is it?"}', {"Content-Type": kind})
+    assert status == 200, raw
+
+
+def test_the_model_by_its_name(server, client):
+    assert client.models.retrieve("default").id == "default"
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.models.retrieve("gpt-4o")
+    assert refused.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/openapi.json", "/v1/models", "/v1/models/default"])
+def test_head_and_options_of_what_can_be_got(path, server):
+    status, found, raw = server.request("GET", path)
+    assert status == 200 and raw
+    head, same, nothing = server.request("HEAD", path)
+    assert head == 200 and nothing == b"" and same["Content-Type"] == found["Content-Type"]
+    status, found, raw = server.request("OPTIONS", path)
+    assert status == 204 and raw == b"" and found["Allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_methods_that_a_route_does_not_have(server):
+    for method, path, allowed in (("HEAD", CHAT, "OPTIONS, POST"), ("GET", CHAT, "OPTIONS, POST"),
+                                  ("DELETE", "/v1/models", "GET, HEAD, OPTIONS")):  # fmt: skip
+        status, found, _ = server.request(method, path)
+        assert status == 405 and found["Allow"] == allowed
+    assert server.request("OPTIONS", "/v1/nothing")[0] == 404
+
+
+def test_a_slash_at_the_end_changes_nothing(server):
+    for path, body in (("/v1/models/", None), ("/healthz/", None), ("/v1/repair/", {"question": "Is it?"})):
+        assert server.send(path, body)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/v1/embeddings", "/chat/completions"])
+def test_other_routes_of_openai_say_where_to_ask(path, server):
+    status, _, reply = server.send(path, {"model": "default", "prompt": "hi"})
+    assert status == 404 and CHAT in reply["error"]["message"] and reply["error"]["code"] == "not_found"
+
+
 def test_schemathesis_finds_nothing(server, tmp_path):
     """Examples, edge cases and random data from the server's own description.
 
@@ -328,6 +401,8 @@ def test_the_key(strict):
     client = openai.OpenAI(base_url=f"{strict.url}/v1", api_key=KEY)
     assert [m.id for m in client.models.list()] == ["default"]
     assert strict.send("/healthz")[0] == 200 and strict.send("/")[0] == 200
+    assert strict.request("OPTIONS", "/v1/models")[0] == 204, "a browser's question beforehand carries no key"
+    assert strict.request("HEAD", "/v1/models")[0] == 401
     assert KEY not in strict.log
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{strict.url}/v1", api_key="wrong").models.list()
@@ -368,7 +443,7 @@ def test_over_the_queue_and_over_the_time(strict, picture):
 
 
 def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture):
-    server = Server(tmp_path, env={"IMC_LITE_API_KEY": KEY})
+    server = Server(tmp_path, "--grace", "60", env={"IMC_LITE_API_KEY": KEY})
     body = {"model": "default", "messages": ask(picture, QUESTION)}
     headers = {"Authorization": f"Bearer {KEY}"}
     with ThreadPoolExecutor(3) as threads:
@@ -390,6 +465,9 @@ def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture)
         (["--model", "nothing"], {}, "no model"),
         (["--prototypes", "nothing", "--port", "0"], {}, "no readable prototypes"),
         (["--workers", "0"], {}, "--workers"),
+        (["--grace", "-1"], {}, "--grace"),
+        (["--device", "cpu", "--quant", "int8"], {}, "leave --quant out"),
+        (["--model", "no/such-model", "--offline"], {}, "no/such-model"),
         (["--allow-host", "https://a.org/"], {}, "not a URL"),
     ],
 )

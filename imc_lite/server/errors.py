@@ -89,9 +89,9 @@ def handle_errors(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            # The routes' own methods; these two are answered for all of them.
-            own = headers.get("Allow", "").split(", ")
-            headers["Allow"] = ", ".join([*own, *(["HEAD"] if "GET" in own else []), "OPTIONS"])
+            # Besides the route's own methods, OPTIONS is answered everywhere, and HEAD where GET is.
+            own = {*headers.get("Allow", "").split(", "), "OPTIONS"}
+            headers["Allow"] = ", ".join(sorted(own | ({"HEAD"} if "GET" in own else set())))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)

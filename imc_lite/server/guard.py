@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from imc_lite.server.budget import Budget
@@ -66,7 +66,7 @@ class Guard:
         except ApiError as error:
             await error.response()(inner, receive, counted)
         except Exception as error:  # a fault of ours: no traceback, it could show the request
-            self.log(f"unexpected {type(error).__name__} in {self._route(inner)}")
+            self.log(f"unexpected {type(error).__name__} in {self._declared(inner)[0]}")
             if status == 0:
                 await internal().response()(inner, receive, counted)
         finally:
@@ -74,7 +74,12 @@ class Guard:
             budget.end(ending)
             self._running.discard(budget)
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._count(method, self._route(inner), status, time.monotonic() - began)
+        self._count(method, self._declared(inner)[0], status, time.monotonic() - began)
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests run."""
+        return bool(self._running)
 
     def end(self) -> None:
         """Give up all requests that run; their clients hear so."""
@@ -101,7 +106,7 @@ class Guard:
                 if error.code != "timeout":
                     raise
                 raise ApiError(408, "the request did not arrive in time; send it again", code="timeout") from None
-            if scope["method"] != "POST" or not works or self._route(scope) == "other":
+            if not works or not self._declared(scope)[1]:
                 return await self._run(scope, body, receive, send, budget)
             _check_type(scope)
             if not self.pool.admit():
@@ -180,20 +185,20 @@ class Guard:
             left.cancel()
             route.cancel()
 
-    def _route(self, scope: Scope) -> str:
-        """The route's path as it is declared; what else people ask for is neither logged nor counted apart."""
-        return next(_paths(self.app.routes, scope), "other")
+    def _declared(self, scope: Scope) -> tuple[str, bool]:
+        """A route's path as it is declared, and whether it has the request's method.
+
+        What else people ask for is "other", neither logged nor counted apart.
+        """
+        for route in self.app.routes:
+            if isinstance(route, Route) and (match := route.matches(scope)[0]) != Match.NONE:
+                return route.path, match == Match.FULL
+        return "other", False
 
     def _count(self, method: str, route: str, status: int, seconds: float) -> None:
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         self.log(f"{method} {route} {status} {1000 * seconds:.0f} ms")
-
-
-def _paths(routes: Iterable[BaseRoute], scope: Scope) -> Iterator[str]:
-    for route in routes:
-        if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:
-            yield route.path
 
 
 def _check_host(scope: Scope) -> None:

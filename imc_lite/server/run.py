@@ -31,7 +31,8 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
     """Serve until SIGTERM or SIGINT.
 
     Then no more connections are taken. Requests that run have `settings.grace` seconds to finish; what is left is given
-    up within its pass, and its client gets 503. A second signal ends the process at once.
+    up within its pass, and its client gets 503. A second signal ends the process at once; its exit code then tells
+    whether requests were lost.
 
     Args:
         open_model: called once for each worker.
@@ -54,7 +55,7 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
     def end(number: int, _: FrameType | None) -> None:
         nonlocal ending
         if ending:
-            os._exit(128 + number)
+            os._exit(128 + number if server is not None and server.guard.busy else 0)
         ending = True
         if server is None:
             sys.exit(0)
@@ -81,7 +82,7 @@ class _Server(uvicorn.Server):
     """uvicorn, with our signals and an end for requests that take too long."""
 
     def __init__(self, guard: Guard, grace: float, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        self._guard, self._grace, self._on_signal = guard, grace, on_signal
+        self.guard, self._grace, self._on_signal = guard, grace, on_signal
         config = uvicorn.Config(
             guard,
             lifespan="off",
@@ -99,7 +100,7 @@ class _Server(uvicorn.Server):
         self._on_signal(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(self._grace, self._guard.end)
+        asyncio.get_running_loop().call_later(self._grace, self.guard.end)
         await super().shutdown(sockets)
 
 
