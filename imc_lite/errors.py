@@ -30,9 +30,12 @@ def missing(error: ImportError, install: str) -> ImcError:
 
 
 def shown(given: object, most: int = SHOWN) -> str:
-    """What a user gave, as an error may repeat it: printable, at most 80 characters, the middle left out."""
-    text = str(given)
-    if len(text) > most:
-        half = (most - 1) // 2
-        text = f"{text[:half]}…{text[-(most - 1 - half) :]}"
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """User input as an error may repeat it: one printable line of at most `most` characters.
+
+    What is too long loses its middle, so that both the folder a path begins with and the file it ends in stay.
+    """
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(given))
+    if len(line) <= most:
+        return line
+    end = 2 * most // 3
+    return f"{line[: most - end - 1]}…{line[-end:]}"

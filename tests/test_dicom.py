@@ -18,11 +18,13 @@ import pytest
 
 from imc_lite import ImcError, load_image
 from imc_lite.images.decoder_output import no_warnings
-from imc_lite.images.dicom import coded_pixels, is_dicom
+from imc_lite.images.dicom.codestream import read_codestream
+from imc_lite.images.dicom.file import is_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is read with imc-lite[dicom]")
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian  # noqa: E402
+from dicom_files import NAME, make, ramp, row, written  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
+from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -31,43 +33,6 @@ sys.path.insert(0, str(ROOT / "recipes"))
 import check_dicom  # noqa: E402
 
 COMMITTED = json.loads((ROOT / "recipes" / "results" / "dicom.json").read_text(encoding="utf-8"))
-NAME = "Doe^Jane^Nobody"
-
-
-def make(values: np.ndarray, syntax=ExplicitVRLittleEndian, **elements) -> Dataset:
-    """A small file of our own, with a patient in it."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    dataset.PatientName, dataset.PatientID, dataset.Modality = NAME, "ID-4711", "CT"
-    dataset.Rows, dataset.Columns = values.shape[:2]
-    dataset.SamplesPerPixel = 3 if values.ndim == 3 else 1
-    dataset.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
-    if values.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    bits = 8 * values.dtype.itemsize
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
-    dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    dataset.PixelData = values.tobytes()
-    for key, value in elements.items():
-        setattr(dataset, key, value)
-    return dataset
-
-
-def written(dataset: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def ramp(low: int = -1000, high: int = 1000) -> np.ndarray:
-    return np.linspace(low, high, 2001, dtype=np.int16)[None].repeat(2, 0)
-
-
-def row(dataset: Dataset, **options) -> np.ndarray:
-    return load_image(written(dataset), **options)[0, :, 0].astype(int)
 
 
 def test_every_shipped_file_loads_or_gives_its_line():
@@ -80,7 +45,7 @@ def test_every_shipped_file_loads_or_gives_its_line():
             found, expected = check_dicom.check(path), COMMITTED["files"][name]
         seen += 1
         if "refused" in expected:
-            assert found == expected, name
+            assert found == {"refused": expected["refused"]}, name
             assert "\n" not in found["refused"]
         else:
             assert found["size"] == expected["size"], name
@@ -201,12 +166,15 @@ def test_hostile_files_give_one_line(monkeypatch):
         row(huge)
     bomb = make(np.zeros((4, 4), np.uint8), DeflatedExplicitVRLittleEndian)
     bomb.PixelData = bytes(4 << 20)
-    monkeypatch.setattr("imc_lite.images.dicom.MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr("imc_lite.images.dicom.file.MAX_INFLATED", 1 << 20)
     with pytest.raises(ImcError, match="unpacks to over"):
         row(bomb)
-    stream = b"\xff\x4f\xff\x51" + struct.pack(">HH8I", 41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0) + bytes(64)
-    assert coded_pixels(stream) == 3_600_000_000
-    assert coded_pixels(b"\xff\xd8\xff\xc3" + struct.pack(">HBHH", 11, 8, 500, 400)) == 200_000
+    size = (41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1, 7, 1, 1)
+    stream = b"\xff\x4f\xff\x51" + struct.pack(">HH8IH3B", *size) + bytes(64)
+    found = read_codestream(stream)
+    assert found.rows * found.columns == 3_600_000_000
+    found = read_codestream(b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 11, 8, 500, 400, 1) + b"\1\x11\0")
+    assert found.rows * found.columns == 200_000
     fake = make(np.zeros((4, 4), np.uint8), JPEG2000)
     fake.PixelData = pydicom.encaps.encapsulate([stream])
     with pytest.raises(ImcError, match="larger picture"):

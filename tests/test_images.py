@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from imc_lite import ImcError, load_image
+from imc_lite.errors import shown
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,58 @@ def test_missing_folder_and_empty(tmp_path):
             load_image(path)
     with pytest.raises(ImcError, match="cannot read"):
         load_image("nul\0byte.png")
+
+
+def test_sources_of_a_wrong_type_give_one_line(tmp_path):
+    class Closed(io.BytesIO):
+        def read(self, *size):
+            raise ValueError("I/O operation on closed file")
+
+    for bad, why in (
+        (io.StringIO("text"), "binary mode"),
+        (Closed(), "cannot be read"),
+        (None, "not NoneType"),
+        (5, "not int"),
+        (["a.png"], "not list"),
+        ({"path": "a.png"}, "not dict"),
+    ):
+        with pytest.raises(ImcError, match=why):
+            load_image(bad)
+
+
+def test_bytes_of_any_kind_are_a_file(picture):
+    data = _bytes(picture, "PNG")
+    for source in (bytearray(data), memoryview(data), io.BytesIO(data), io.BufferedReader(io.BytesIO(data))):
+        assert (load_image(source) == load_image(data)).all()
+
+
+def test_errors_repeat_80_characters_at_most():
+    uri = "data:image/png;base64," + "A" * 5000
+    for source, why in ((uri, "is a data URI, not a path"), ("x" * 5000 + ".png", "cannot read"), ("a\nb", "exist")):
+        with pytest.raises(ImcError, match=why) as caught:
+            load_image(source)
+        assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
+    assert shown("x" * 81) == "x" * 26 + "…" + "x" * 53 and len(shown("x" * 81)) == 80
+    assert shown("x" * 80) == "x" * 80 and shown("/a/b\t\udc80") == "/a/b\ufffd\ufffd"
+
+
+def test_a_jpeg_of_endless_scans_is_refused(picture):
+    """Each scan of a progressive JPEG passes over the whole picture: a small file could take minutes."""
+    data = _bytes(picture, "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    with pytest.raises(ImcError, match="over 100 scans"):
+        load_image(data[:-2] + data[start:-2] * 200 + data[-2:])
+    assert load_image(data).shape == (40, 60, 3)
+
+
+def test_libraries_do_not_speak(picture, capfd):
+    """libtiff and libjpeg have words of their own for damaged files."""
+    data = _bytes(picture, "TIFF", compression="tiff_lzw")
+    for at in range(200, 600, 10):
+        damaged = bytearray(data)
+        damaged[at : at + 4] = b"\xff" * 4
+        try:
+            load_image(bytes(damaged))
+        except ImcError as error:
+            assert "\n" not in str(error)
+    assert capfd.readouterr() == ("", "")

@@ -1,4 +1,8 @@
-"""What decoders say while pictures are read, held back from as many threads as there are."""
+"""Hold back what libraries print and warn about while they read; several threads may do so at once.
+
+Warning filters and file descriptor 2 belong to the whole process. If each thread saved and restored them on its own,
+one would restore them while another still reads. So the first thread in sets them, and the last one out restores them.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 
 class _Shared:
-    """A context that the first thread opens and the last one closes.
-
-    Process-wide settings restored by each thread on its own would be restored under the feet of the others.
-    """
+    """A context manager that is entered when the first thread enters, and left when the last one leaves."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self._make, self._lock, self._inside = make, threading.Lock(), 0
@@ -46,7 +47,7 @@ def _silent_stderr() -> Iterator[None]:
         if sys.stderr is not None:
             sys.stderr.flush()
         kept = os.dup(2)
-    except OSError:  # no stderr, nothing to hold back
+    except OSError:  # the process has no standard error, so nothing can be printed there
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -60,6 +61,6 @@ def _silent_stderr() -> Iterator[None]:
 
 
 no_warnings = _Shared(_ignored_warnings)
-"""Python warnings are ignored inside: `with no_warnings:`."""
+"""`with no_warnings:` ignores Python warnings, of all threads."""
 no_stderr = _Shared(_silent_stderr)
-"""What C libraries write to file descriptor 2 goes nowhere inside: `with no_stderr:`."""
+"""`with no_stderr:` discards what is written to file descriptor 2, where C libraries print, by all threads."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imc_lite.images.dicom import WHOLE, WINDOWS
+from imc_lite.images.dicom.windows import WHOLE, WINDOWS
 
 MAX_MESSAGES = 200
 # A grey pixel, for the examples of the description.

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.errors import ImcError
-from imc_lite.images.dicom import is_dicom
+from imc_lite.images.dicom.file import is_dicom
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM
 from imc_lite.noise import BANK_VERSION

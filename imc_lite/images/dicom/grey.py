@@ -1,0 +1,139 @@
+"""Stored grey values to 8 bits.
+
+A picture of one grey whose stored values differ is never given back: what made it so is named, or the values are
+stretched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imc_lite.errors import ImcError, shown
+from imc_lite.images.dicom.frame import Frame
+from imc_lite.images.dicom.image_pixel import ImagePixel, element, numbers
+from imc_lite.images.dicom.transformations import Transformation, modality, of_frame, own_voi, window
+from imc_lite.images.dicom.windows import WHOLE, WINDOWS, centre_and_width
+from imc_lite.images.grey_levels import extent, row_blocks, scale
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# The padding value of each kind of pixel data (PS3.3 C.7.5.1.1.2).
+PADDING = {"PixelData": "Pixel", "FloatPixelData": "FloatPixel", "DoubleFloatPixelData": "DoubleFloatPixel"}
+
+
+def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked: str | None, name: str) -> np.ndarray:
+    """A frame as uint8 [H, W].
+
+    Stored values pass the modality table, or slope and intercept. Then they pass the window asked for, or the file's
+    VOI table, or its first window, or are stretched from the darkest to the brightest. Then a PresentationLUTShape
+    says whether they are inverted, or else MONOCHROME1 does. Padding and what is not a number is no part of the
+    stretch, and black.
+
+    Args:
+        dataset: the file's elements.
+        pixel: those that describe its pixels.
+        frame: stored values [H, W].
+        index: of the frame, from 0.
+        asked: a window in place of the file's own, see `imc_lite.images.dicom.windows`.
+        name: what the file is called in errors.
+
+    Raises:
+        ImcError: an element that cannot be applied, or that makes one grey of all; a window that does not apply.
+    """
+    left_out = _padding(dataset, pixel, frame, name)
+    if frame.values.dtype.kind == "f":
+        left_out = np.isnan(frame.values) if left_out is None else left_out | np.isnan(frame.values)
+    stored = _range(frame.values, left_out, lambda values: values)
+    if stored is None:
+        raise ImcError(f"{name} is all padding (PixelPaddingValue) or not a number; give another picture")
+    elements = of_frame(dataset, index, name)
+    little = dataset.original_encoding[1] is not False
+    first = modality(elements, name, little_endian=little, signed=pixel.signed or None)
+    values = _range(frame.values, left_out, first.apply)
+    if values is None or (values[0] == values[1] and stored[0] != stored[1]):
+        raise ImcError(f"{name} comes out in one grey by its {first.element}; export it again")
+    if asked is None:
+        negative = pixel.signed or values[0] < 0 or None
+        signed = False if first.element == "ModalityLUTSequence" else negative
+        second = own_voi(elements, name, little_endian=little, signed=signed)
+    else:
+        second = _asked(asked, first, str(element(dataset, "Modality", name) or ""), name)
+
+    def display(last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        grey = np.empty(frame.values.shape, np.uint8)
+        for rows in row_blocks(grey.shape):
+            grey[rows] = last(first.apply(frame.values[rows]))
+        return grey
+
+    grey = display(second.apply) if second else None
+    if second and grey is not None and stored[0] != stored[1] and len(set(extent(grey, left_out) or ())) == 1:
+        if second.element != "WindowCenter":
+            raise ImcError(
+                f"{name} comes out in one grey by {second.element}, its values go from {values[0]:g} to "
+                f"{values[1]:g}; give another --window"
+            )
+        grey = None  # a window of the file that shows one grey of many is a slip of its writer
+    if grey is None:
+        grey = display(lambda block: scale(block, *values))
+    shape = str(element(dataset, "PresentationLUTShape", name) or "").strip().upper()
+    if shape == "INVERSE" or (shape != "IDENTITY" and pixel.photometric == "MONOCHROME1"):
+        grey = 255 - grey
+    if left_out is not None:
+        grey[left_out] = 0
+    return grey
+
+
+def _asked(asked: str, first: Transformation, modality_of: str, name: str) -> Transformation | None:
+    """The window a user asks for; None for the whole range."""
+    numbers_of = centre_and_width(asked)
+    if numbers_of is None:
+        return None
+    if asked in WINDOWS and modality_of.strip().upper() != "CT":
+        raise ImcError(f"{name} is no CT and {asked} is a window for CT; give --window CENTRE,WIDTH")
+    if not first.usable:
+        raise ImcError(f"{name} has no usable {first.element}, so its units are unknown; give --window {WHOLE}")
+    return window(*numbers_of, "LINEAR", f"--window {shown(asked, 40)}")
+
+
+def _range(
+    values: np.ndarray, left_out: np.ndarray | None, step: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float] | None:
+    """Darkest and brightest after a step; None where nothing is left."""
+    parts = [
+        extent(step(values[rows]), None if left_out is None else left_out[rows]) for rows in row_blocks(values.shape)
+    ]
+    found = [part for part in parts if part]
+    return (min(part[0] for part in found), max(part[1] for part in found)) if found else None
+
+
+def _padding(dataset: Dataset, pixel: ImagePixel, frame: Frame, name: str) -> np.ndarray | None:
+    """Where a frame is padding, bool [H, W]; None where the file speaks of none."""
+    kind = PADDING[pixel.keyword]
+    ends = [numbers(dataset, f"{kind}Padding{end}", name)[:1] for end in ("Value", "RangeLimit")]
+    if not ends[0]:
+        return None
+    low, high = (end[0] for end in (ends[0], ends[1] or ends[0]))
+    if frame.values.dtype.kind == "f":
+        low, high = sorted((low, high))
+        return (frame.values >= low) & (frame.values <= high)
+    # Written as US or SS whatever the pixels are: the same 16 bits either way.
+    bits = min(pixel.allocated, 16)
+    padding = np.zeros(frame.values.shape, bool)
+    for held in (frame.cells, frame.values):
+        signed = held.dtype.kind == "i" or pixel.signed
+        low_end, high_end = sorted(_wrapped(end, bits, signed) for end in (low, high))
+        same = held.view(f"i{held.dtype.itemsize}") if signed else held
+        padding |= (same >= low_end) & (same <= high_end)
+    return padding
+
+
+def _wrapped(value: float, bits: int, signed: bool) -> float:
+    """A 16-bit number with the sign that `bits` bits give it, itself where it does not fit them."""
+    if not -(1 << (bits - 1)) <= value < 1 << bits:
+        return value
+    wrapped = int(value) % (1 << bits)
+    return wrapped - (1 << bits) if signed and wrapped >= 1 << (bits - 1) else wrapped

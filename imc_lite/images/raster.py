@@ -1,0 +1,129 @@
+"""PNG, JPEG, BMP, TIFF and WebP through Pillow, and what Pillow alone gets wrong of deep and odd ones."""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imc_lite.errors import ImcError, shown
+from imc_lite.images.decoder_output import no_stderr, no_warnings
+from imc_lite.images.deep_colour import deep_colours
+from imc_lite.images.grey_levels import stretch
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+MOST_SCANS = 100  # of a progressive JPEG, as libtiff has it: each passes over the whole picture
+# Baseline TIFF tags (TIFF 6.0, part 1).
+BITS_PER_SAMPLE, PHOTOMETRIC, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 320, 339
+WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2
+
+
+def load_raster(source: bytes | Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    """A file, or what Pillow made of one, as uint8 [H, W, 3] RGB.
+
+    More than 8 bits a sample are stretched from the darkest to the brightest. Of a Pillow image only the bits that
+    Pillow kept are there to stretch: it keeps 8 of colours.
+
+    Args:
+        source: the file's bytes, or an image.
+        name: what it is called in errors.
+        max_pixels: most pixels.
+
+    Raises:
+        ImcError: another format, damaged, too large.
+    """
+    # Pillow warns about odd metadata and large pictures; our own checks say what matters.
+    with no_warnings:
+        try:
+            if isinstance(source, Image.Image):
+                _check_size(source.size, name, max_pixels)
+                source.load()
+                return _to_rgb(ImageOps.exif_transpose(source), name)
+            # libtiff writes its complaints to file descriptor 2 itself.
+            with no_stderr if source[:2] in (b"II", b"MM") else nullcontext():
+                return _decode(source, name, max_pixels)
+        except UnidentifiedImageError as error:
+            raise ImcError(
+                f"{name} is not a picture this reads, or is damaged; give a PNG, JPEG, BMP, TIFF, WebP or DICOM file"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise ImcError(_too_large(name, max_pixels)) from error
+        except ImcError:
+            raise
+        except Exception as error:  # Pillow's readers raise whatever a damaged file led them into
+            raise ImcError(f"{name} is damaged or incomplete ({_why(error)}); export it again") from error
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        _check_size(picture.size, name, max_pixels)
+        if picture.format == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
+            raise ImcError(f"{name} is a JPEG of over {MOST_SCANS} scans; export it as PNG")
+        if (deep := deep_colours(data, picture, name)) is not None:
+            return deep
+        picture.load()
+        _mend_colour_map(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _to_rgb(picture, name)
+
+
+def _check_size(size: tuple[int, int], name: str, most: int) -> None:
+    if size[0] * size[1] > most:
+        raise ImcError(_too_large(name, most))
+    if min(size) < 1:
+        raise ImcError(f"{name} has no pixels; export it again")
+
+
+def _too_large(name: str, most: int) -> str:
+    return f"{name} has over {most // 1_000_000} million pixels; scale it down first"
+
+
+def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    tags = getattr(picture, "tag_v2", {})
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16") or tags.get(SAMPLE_FORMAT) == (SIGNED,):
+        return np.repeat(_deep_grey(picture, name)[..., None], 3, axis=2)
+    if picture.mode in ("LA", "La", "PA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    if picture.mode == "RGBA":
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _deep_grey(picture: Image.Image, name: str) -> np.ndarray:
+    """Grey of 16 or 32 bits, signed or float, as uint8 [H, W]."""
+    values, tags = np.asarray(picture), getattr(picture, "tag_v2", {})
+    sign = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
+    if picture.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and sign == UNSIGNED:
+        values = values.view(np.uint32)  # Pillow has 32 bits with a sign only
+    elif picture.mode == "L":
+        values = values.view(np.int8)  # and 8 without one
+    hidden = np.isnan(values) if values.dtype.kind == "f" else None
+    if isinstance(clear := picture.info.get("transparency"), int):  # the one grey that a PNG says is transparent
+        hidden = values == clear
+    grey = stretch(values, hidden)
+    if grey is None:
+        raise ImcError(f"{name} has no pixel that is a number, or all are transparent; export it again")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    if hidden is not None:
+        grey[hidden] = 0
+    return grey
+
+
+def _mend_colour_map(picture: Image.Image) -> None:
+    """A TIFF's palette has 16 bits; some writers fill in 8, which Pillow takes for black. libtiff has the same cure."""
+    entries = getattr(picture, "tag_v2", {}).get(COLOUR_MAP)
+    if picture.mode == "P" and entries and 0 < max(entries) < 256:
+        picture.putpalette(bytes(entries), "RGB;L")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).splitlines()
+    if not lines or lines[0].startswith("decoder error"):  # a number of Pillow's own
+        return "broken data"
+    return shown(lines[0])
