@@ -10,7 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
+from imc_lite.files import is_stream
 from imc_lite.pipeline import IMC
 
 LONGEST = 1 << 20  # bytes of a line; a question has at most 2,000 characters, a path 4,096
@@ -90,6 +91,8 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
         try:
             window, frame = _view(case, plan)
             image = plan.folder / case.image
+            if is_stream(image):  # it may never end
+                raise ImcError(f"{shown(image)} is a pipe or a device; name the file of a picture")
             row = imc.answer(image, case.question, id=case.id, window=window, frame=frame).to_dict()
             if not plan.timings:
                 del row["timings_ms"]

@@ -48,7 +48,8 @@ ROWS = {
     "picture with half a surrogate pair": (b'{"image": "\\ud800.jpg", "question": "Is it?"}', None, "cannot read"),
     "picture with a zero": (b'{"image": "a\\u0000b.jpg", "question": "Is it?"}', None, "cannot read"),
     "picture of a long name": (b'{"image": "' + b"x" * 5000 + b'.jpg", "question": "Is it?"}', None, "cannot read"),
-    "picture of a device": (b'{"image": "/dev/null", "question": "Is it?"}', None, "is empty"),
+    "picture of a device": (b'{"image": "/dev/zero", "question": "Is it?"}', None, "is a pipe or a device"),
+    "picture of a pipe": (b'{"image": "PIPE", "question": "Is it?"}', None, "is a pipe or a device"),
     "question of a surrogate": (b'{"image": "gone.jpg", "question": "\\udfff?"}', None, GONE),
     "question null": (b'{"image": "gone.jpg", "question": null}', None, 'no text "question"'),
     "frame true": (b'{"frame": true, ' + CASE, None, '"frame" that is not a number'),
@@ -84,6 +85,7 @@ def answered(model, folder, out, **plan):
 def test_a_row_gives_a_row_and_stops_nothing(name, default_model, tmp_path, chest):
     line, id, why = ROWS[name]
     shutil.copy(chest, tmp_path / "CHEST")
+    os.mkfifo(tmp_path / "PIPE")
     write(tmp_path, GOOD, line, GOOD)
     out = tmp_path / "out.jsonl"
     assert answered(default_model, tmp_path, out).cases == 3
@@ -103,13 +105,14 @@ def test_a_row_gives_a_row_and_stops_nothing(name, default_model, tmp_path, ches
 def test_parquet_holds_every_row_too(name, default_model, tmp_path, chest):
     parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs imc-lite[ray]")
     shutil.copy(chest, tmp_path / "CHEST")
+    os.mkfifo(tmp_path / "PIPE")
     write(tmp_path, GOOD, ROWS[name][0])
     answered(default_model, tmp_path, tmp_path / "out.jsonl")
     answered(default_model, tmp_path, tmp_path / "out.parquet")
     reports = parquet.read_table(tmp_path / "out.parquet").column("report").to_pylist()
     assert "".join(f"{row}\n" for row in reports) == (tmp_path / "out.jsonl").read_text("utf-8")
     assert answered(default_model, tmp_path, tmp_path / "out.parquet").answered == 0
-    assert {p.name for p in tmp_path.iterdir()} == {"CHEST", "cases.jsonl", "out.jsonl", "out.parquet"}
+    assert {p.name for p in tmp_path.iterdir()} == {"CHEST", "PIPE", "cases.jsonl", "out.jsonl", "out.parquet"}
 
 
 def test_a_byte_order_mark_loses_no_row(default_bundle, tmp_path, chest):
