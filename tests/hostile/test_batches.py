@@ -300,7 +300,8 @@ def test_a_finished_run_opens_no_model(default_bundle, batch):
 
 def test_zeros_that_a_power_cut_left_are_cut_off(finished, batch):
     whole = finished.read_bytes()
-    for left in (whole[:-20] + bytes(20), whole + bytes(4096)):
+    third = whole[:-1].rfind(b"\n") + 1
+    for left in (whole[:-20] + bytes(20), whole[:third] + bytes(99), whole[: third + 4] + bytes(9), whole + bytes(99)):
         finished.write_bytes(left)
         done = run(batch, "--batch", "one/cases.jsonl", "-o", "out.jsonl")
         if left.startswith(whole):  # beyond the last case there is nothing of ours

@@ -135,7 +135,7 @@ TEXTS = {
     "not UTF-8": b'{"id": "\xff"}',
     "nested deeply": b"[" * 200_000,
     "nested in a key": b'{"format": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-    "huge": b'{"x": "' + b"x" * manifests.LARGEST + b'"}',
+    "huge": json.dumps({**GOOD, "x": "x" * manifests.LARGEST}).encode(),
     "an endless number": b'{"format": ' + b"9" * 100_000 + b"}",
     "another format": b'{"format": 99}',
 }
