@@ -13,7 +13,7 @@ from imc_lite.export.templates import ASSETS, write_templates
 
 from imc_lite.bundle.build import fill
 from imc_lite.bundle.weights import encoder_tensors, projector_tensors, quantize_8bit
-from imc_lite.models.default.onnx import _Decoder
+from imc_lite.models.default.decoder import Decoder
 from imc_lite.models.greedy import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
@@ -125,7 +125,7 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     session = _session(folder, "decoder", *decoder(c), named)
     shape = {"positions": c.positions, "kv_heads": c.kv_heads, "head_dim": c.head_dim, "layers": c.layers}
-    return llama, _Decoder(session, shape)
+    return llama, Decoder(session, shape)
 
 
 def _torch_logits(llama, embeds: np.ndarray) -> np.ndarray:
