@@ -41,6 +41,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise cannot_write(path, error) from error
 
 
+def check_output(path: Path) -> None:
+    """Refuse, before work that takes long, what `write_atomically` could not write after it.
+
+    Raises:
+        ImcError: the folder is missing or may not be written, or `path` is a folder or may not be written.
+    """
+    try:
+        if not is_stream(path):
+            target = Path(os.path.realpath(path))
+            _look(target)
+            if not stat.S_ISDIR(os.stat(target.parent).st_mode):
+                raise _os_error(errno.ENOTDIR)
+            if not os.access(target.parent, os.W_OK | os.X_OK):
+                raise _os_error(errno.EACCES)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def cannot_write(path: Path, error: OSError) -> ImcError:
     """The line that says so."""
     return ImcError(f"cannot write {shown(path)} ({error.strerror or error}); choose another output file")
@@ -119,11 +137,7 @@ def is_at(handle: int, path: Path) -> bool:
 
 
 def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
-    before = None
-    with contextlib.suppress(FileNotFoundError):
-        before = os.stat(target)
-    if before is not None:
-        _check_replaceable(target, before)
+    before = _look(target)
     temporary = target.with_name(f".imc-lite-{secrets.token_hex(8)}.part")
     # Not `tempfile`: its files are for their owner alone, an output has the permissions that the user's umask gives.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -140,12 +154,21 @@ def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _check_replaceable(target: Path, found: os.stat_result) -> None:
-    """Renaming asks for leave to write the folder only; a file that is not to be written stays."""
+def _look(target: Path) -> os.stat_result | None:
+    """What is there; a file that may not be written is refused, since renaming asks for leave to its folder alone."""
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return None
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        raise _os_error(errno.EISDIR)
     if not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        raise _os_error(errno.EACCES)
+    return found
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def _send(path: Path, write: Callable[[BinaryIO], object]) -> None:

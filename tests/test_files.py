@@ -12,7 +12,7 @@ import pytest
 
 from imc_lite import ImcError
 from imc_lite.errors import shown
-from imc_lite.files import is_stream, locked, write_atomically
+from imc_lite.files import check_output, is_stream, locked, write_atomically
 
 NOISE = [sys.executable, "-m", "imc_lite", "noise", "--kind", "gaussian", "--severity", "2", "-o"]
 
@@ -80,6 +80,25 @@ def test_a_folder_and_a_missing_folder(tmp_path):
         with pytest.raises(ImcError, match=f"cannot write .*{why}"):
             put(path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+    """Building prototypes takes long: as the pictures are looked for afterwards, their folder need not be there."""
+    (tmp_path / "file").write_bytes(b"kept")
+    build = [sys.executable, "-m", "imc_lite", "prototypes", "build", "--images", tmp_path / "gone", "-o"]
+    for name, why in (
+        ("", "Is a directory"),
+        ("no/x", "No such file"),
+        ("file/x", "Not a directory"),
+        ("x" * 300, "name too long"),
+    ):
+        done = subprocess.run([*build, tmp_path / name], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert "cannot write" in done.stderr and why in done.stderr
+    check_output(tmp_path / "file")
+    check_output(tmp_path / "new")
+    check_output(Path("/dev/stdout"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_names_of_every_length_that_the_disk_takes(tmp_path):

@@ -45,8 +45,10 @@ def build(images: Path, limit: int | None, seed: int, output: Path, choice: Mode
     imc-lite prototypes build --images clean/ -o ours.safetensors
     imc-lite inspect --prototypes ours.safetensors scan.png
     """
+    from imc_lite.files import check_output
     from imc_lite.pdc.fit.build import build_prototypes, find_images
 
+    check_output(output)
     found = find_images(images)
     built = build_prototypes(choice.open_encoder(), found, seed=seed, limit=limit, workers=choice.threads)
     built.save(output)
