@@ -77,7 +77,11 @@ def tiny(family: str, seed: int = 0):
     torch.manual_seed(seed)
     makers = {"smolvlm": _idefics, "idefics3": _idefics, "llava": _llava, "llava_next": _llava, "gemma3": _gemma}
     model, processor = makers.get(family, _qwen)(family)
-    # Small random weights give nearly the same logits whatever is seen; these do not.
+    return lively(model), processor
+
+
+def lively(model):
+    """Small random weights give nearly the same logits whatever is seen; these do not."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
@@ -85,10 +89,10 @@ def tiny(family: str, seed: int = 0):
             elif "projection" in name:
                 weight.normal_()
     model.generation_config.eos_token_id = 1
-    return model.eval(), processor
+    return model.eval()
 
 
-def _tokenizer(**named: str) -> PreTrainedTokenizerFast:
+def byte_tokenizer(**named: str) -> PreTrainedTokenizerFast:
     """Bytes and control tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *letters])}
@@ -101,7 +105,7 @@ def _tokenizer(**named: str) -> PreTrainedTokenizerFast:
 
 
 def _idefics(family: str):
-    tokenizer = _tokenizer()
+    tokenizer = byte_tokenizer()
     longest = {"longest_edge": SIZE}
     pixels = Idefics3ImageProcessorPil(size=longest, max_image_size=longest)
     processor = Idefics3Processor(pixels, tokenizer, image_seq_len=(SIZE // PATCH) ** 2 // 4)
@@ -116,7 +120,7 @@ def _idefics(family: str):
 
 
 def _llava(family: str):
-    tokenizer = _tokenizer(image_token="<image>")
+    tokenizer = byte_tokenizer(image_token="<image>")
     sizes = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
     text = {"model_type": "llama", "vocab_size": len(tokenizer), **LANGUAGE}
     shared = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
@@ -137,7 +141,7 @@ def _llava(family: str):
 
 
 def _qwen(family: str):
-    tokenizer = _tokenizer(image_token="<|image_pad|>", video_token="<|video_pad|>")
+    tokenizer = byte_tokenizer(image_token="<|image_pad|>", video_token="<|video_pad|>")
     side = {"shortest_edge": 4 * SIZE * SIZE, "longest_edge": 4 * SIZE * SIZE}
     pixels = Qwen2VLImageProcessorPil(patch_size=PATCH, size=side)
     ids = {f"{n}_token_id": tokenizer.convert_tokens_to_ids(f"<|{n}_pad|>") for n in ("image", "video")}
@@ -166,7 +170,7 @@ def _qwen(family: str):
 
 
 def _gemma(_: str):
-    tokenizer = _tokenizer(image_token="<image>", boi_token="<boi>", eoi_token="<eoi>")
+    tokenizer = byte_tokenizer(image_token="<image>", boi_token="<boi>", eoi_token="<eoi>")
     pixels = Gemma3ImageProcessorPil(size={"height": SIZE, "width": SIZE})
     processor = Gemma3Processor(pixels, tokenizer, image_seq_length=9)
     config = Gemma3Config(

@@ -19,14 +19,15 @@ __all__ = ["FAMILIES", "Family", "family_of", "supported"]
 ORDER = ("idefics", "llava", "gemma", "qwen")
 
 
-def _found() -> dict[str, Family]:
+def found() -> dict[str, Family]:
+    """What the modules of this folder hold, by `model_type`, in the order that is said above."""
     modules = {module.name for module in pkgutil.iter_modules(__path__)} - {"base"}
     names = [*ORDER, *sorted(modules - set(ORDER))]
-    found = [importlib.import_module(f"{__name__}.{name}").FAMILIES for name in names]
-    return {model_type: family for families in found for model_type, family in families.items()}
+    held = [importlib.import_module(f"{__name__}.{name}").FAMILIES for name in names]
+    return {model_type: family for families in held for model_type, family in families.items()}
 
 
-FAMILIES = _found()
+FAMILIES = found()
 """By `model_type`, as a checkpoint's config.json has it."""
 
 
