@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from imc_lite.models.default.spec import STAGES, TAPS
+from imc_lite.models.default.spec import ENCODER
 
 ALIGN = 4096  # a page, so that the runtime can map every weight
 BLOCK = 32  # weights that share a scale: the block of GGUF's Q8_0, so that the head carries over exactly
@@ -88,14 +88,19 @@ def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     """
     t = Template("encoder")
     t.constant("flat", [0, -1])
-    side, stats = 320, []
+    side, stats = ENCODER.side, []
 
     def conv(x: str, name: str, cin: int, cout: int, kernel: int, stride: int, group: int, act: bool) -> str:
         weight = t.weight(f"{name}.weight", (cout, cin // group, kernel, kernel))
         bias = t.weight(f"{name}.bias", (cout,))
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         pads = [total // 2, total // 2, total - total // 2, total - total // 2]
-        shape = {"kernel_shape": [kernel, kernel], "strides": [stride, stride], "pads": pads, "group": group}
+        shape: dict[str, Any] = {
+            "kernel_shape": [kernel, kernel],
+            "strides": [stride, stride],
+            "pads": pads,
+            "group": group,
+        }
         y = t.add("Conv", [x, weight, bias], f"{name}.out", **shape)
         return t.add("Clip", [y, "zero", "six"], f"{name}.act") if act else y
 
@@ -110,43 +115,40 @@ def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
 
     for name, value in (("zero", 0.0), ("six", 6.0)):
         t.initializers.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
-    x = conv("pixels", "stem", 3, 32, 3, 2, 1, act=True)
+    x = conv("pixels", "stem", 3, ENCODER.stem, 3, 2, 1, act=True)
     side //= 2
-    tap(x, "stem.tap", 32)
-    cin, index = 32, 0
-    for stage, (repeats, kernel, stride, cout) in enumerate(STAGES):
-        for i in range(repeats):
-            name, step = f"blocks.{index}", stride if i == 0 else 1
-            mid, y = cin * (6 if stage else 1), x
-            if stage:
-                y = conv(y, f"{name}.expand", cin, mid, 1, 1, 1, act=True)
-            y = conv(y, f"{name}.depthwise", mid, mid, kernel, step, mid, act=True)
-            side //= step
-            y = conv(y, f"{name}.project", mid, cout, 1, 1, 1, act=False)
-            x = t.add("Add", [x, y], f"{name}.sum") if step == 1 and cin == cout else y
-            if index in TAPS:
-                tap(x, f"{name}.tap", cout)
-            cin, index = cout, index + 1
-    x = conv(x, "head", cin, 1280, 1, 1, 1, act=True)
+    tap(x, "stem.tap", ENCODER.stem)
+    for block in ENCODER.blocks:
+        name, mid, y = block.name, block.inside, x
+        if block.expands:
+            y = conv(y, f"{name}.expand", block.inputs, mid, 1, 1, 1, act=True)
+        y = conv(y, f"{name}.depthwise", mid, mid, block.kernel, block.stride, mid, act=True)
+        side //= block.stride
+        y = conv(y, f"{name}.project", mid, block.outputs, 1, 1, 1, act=False)
+        x = t.add("Add", [x, y], f"{name}.sum") if block.residual else y
+        if block.tapped:
+            tap(x, f"{name}.tap", block.outputs)
+    x = conv(x, "head", ENCODER.blocks[-1].outputs, ENCODER.width, 1, 1, 1, act=True)
     x = t.add("AveragePool", [x], "pooled", kernel_shape=[2, 2], strides=[2, 2])
-    x = t.add("Reshape", [x, t.constant("rows", [0, 1280, 25])], "columns")
+    x = t.add("Reshape", [x, t.constant("rows", [0, ENCODER.width, ENCODER.tokens])], "columns")
     t.add("Transpose", [x], "tokens", perm=[0, 2, 1])
     t.add("Concat", stats, "stats", axis=1)
-    outputs = [_value("tokens", ["B", 25, 1280]), _value("stats", ["B", 1664])]
-    return t.model([_value("pixels", ["B", 3, 320, 320])], outputs), t.layout
+    outputs = [_value("tokens", ["B", ENCODER.tokens, ENCODER.width]), _value("stats", ["B", ENCODER.statistics])]
+    return t.model([_value("pixels", ["B", 3, ENCODER.side, ENCODER.side])], outputs), t.layout
 
 
 def projector(hidden: int = 1152, out: int = 576) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     """LayerNorm, two linears with an exact GELU, learned positions: tokens [B, 25, 1280] -> embeds [B, 25, 576]."""
     t = Template("projector")
-    norm = [t.weight("norm.weight", (1280,)), t.weight("norm.bias", (1280,))]
+    norm = [t.weight("norm.weight", (ENCODER.width,)), t.weight("norm.bias", (ENCODER.width,))]
     x = t.add("LayerNormalization", ["tokens", *norm], "normed", axis=-1, epsilon=1e-5)
-    x = t.add("MatMul", [x, t.weight("fc1.weight", (1280, hidden))], "fc1.product")
+    x = t.add("MatMul", [x, t.weight("fc1.weight", (ENCODER.width, hidden))], "fc1.product")
     x = t.add("BiasGelu", [x, t.weight("fc1.bias", (hidden,))], "fc1.out", domain="com.microsoft")
     x = t.add("MatMul", [x, t.weight("fc2.weight", (hidden, out))], "fc2.product")
     x = t.add("Add", [x, t.weight("fc2.bias", (out,))], "fc2.out")
-    t.add("Add", [x, t.weight("position", (25, out))], "embeds")
-    return t.model([_value("tokens", ["B", 25, 1280])], [_value("embeds", ["B", 25, out])]), t.layout
+    t.add("Add", [x, t.weight("position", (ENCODER.tokens, out))], "embeds")
+    seen, given = (_value(n, ["B", ENCODER.tokens, w]) for n, w in (("tokens", ENCODER.width), ("embeds", out)))
+    return t.model([seen], [given]), t.layout
 
 
 def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:

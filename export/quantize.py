@@ -27,7 +27,7 @@ from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
-from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 
 KEPT = "blocks.2."  # the last part that stays float32
@@ -139,7 +139,7 @@ def samples(cases: Iterable[Case]) -> Iterator[np.ndarray]:
     for i, case in enumerate(cases):
         kind = ("clean", *IMAGE_KINDS)[i % (1 + len(IMAGE_KINDS))]
         image = load_image(case.path)
-        yield preprocess(image if kind == "clean" else apply(image, kind, 2 + i % 4, SEED + i))[None]
+        yield preprocess(image if kind == "clean" else apply_to_image(image, kind, 2 + i % 4, SEED + i))[None]
 
 
 def named(model: OrtMLLM, cases: Sequence[Case], severities: Sequence[int]) -> np.ndarray:
@@ -149,7 +149,7 @@ def named(model: OrtMLLM, cases: Sequence[Case], severities: Sequence[int]) -> n
     rows = []
     for i, case in enumerate(cases):
         image = load_image(case.path)
-        noisy = (image if kind == "clean" else apply(image, kind, s, SEED + 100_000 + i) for kind, s in views)
+        noisy = (image if kind == "clean" else apply_to_image(image, kind, s, SEED + 100_000 + i) for kind, s in views)
         verdicts = [matcher.match(model.perceive(view).stats)[0].kind for view in noisy]
         rows.append([verdict == kind for verdict, (kind, _) in zip(verdicts, views, strict=True)])
     return np.array(rows)

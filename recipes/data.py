@@ -16,12 +16,12 @@ from templates import cell_truths, image_questions
 
 from imc_lite.bench.data import Case
 from imc_lite.bench.templates import cell_questions, truths
-from imc_lite.noise.text import TEXT_KINDS
-from imc_lite.noise.text import apply as damage
+from imc_lite.models.default.spec import ENCODER
+from imc_lite.noise.text import TEXT_KINDS, apply_to_text
 
 ASSESS = "Is this question damaged? {}"
 REPAIR = "Repair this question: {}"
-SIDE = 320
+SIDE = ENCODER.side
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def text_pairs(questions: list[str], rng: np.random.Generator, count: int) -> tu
     for _ in range(count):
         clean = questions[rng.integers(len(questions))]
         kind = TEXT_KINDS[rng.integers(len(TEXT_KINDS))]
-        bad = damage(clean, kind, int(rng.integers(1, 6)), int(rng.integers(2**31)))
+        bad = apply_to_text(clean, kind, int(rng.integers(1, 6)), int(rng.integers(2**31)))
         if rng.random() < 0.35:
             bad = bad if rng.random() < 0.5 else clean
             pairs.append((ASSESS.format(bad), "no" if bad == clean else "yes"))

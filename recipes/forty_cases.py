@@ -15,10 +15,8 @@ from pathlib import Path
 
 from imc_lite import IMC, load_image
 from imc_lite.bench.data import load_edition
-from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.noise.image import apply as spoil
-from imc_lite.noise.text import TEXT_KINDS
-from imc_lite.noise.text import apply as damage
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
+from imc_lite.noise.text import TEXT_KINDS, apply_to_text
 
 CASES, PICTURES = 40, 12
 KINDS = (*IMAGE_KINDS, "jpeg", "ghosting")
@@ -43,9 +41,9 @@ def main() -> None:
     for i in range(CASES):
         image, question = load_image(paths[i % len(paths)]), QUESTIONS[i % len(QUESTIONS)]
         if i % 4:
-            image = spoil(image, KINDS[i % len(KINDS)], 1 + i % 5, i)
+            image = apply_to_image(image, KINDS[i % len(KINDS)], 1 + i % 5, i)
         if i % 3 == 0:
-            question = damage(question, TEXT_KINDS[i % len(TEXT_KINDS)], 1 + i % 5, i)
+            question = apply_to_text(question, TEXT_KINDS[i % len(TEXT_KINDS)], 1 + i % 5, i)
         row = imc.answer(image, question).to_dict()
         rows.append({k: v for k, v in row.items() if k not in ("timings_ms", "versions")})
     output.write_text(json.dumps(rows, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")

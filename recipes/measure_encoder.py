@@ -35,7 +35,7 @@ from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.store import Bundle
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import apply
+from imc_lite.noise.image import apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pipeline import IMC
 
@@ -114,7 +114,7 @@ def answers(models: dict[str, OrtMLLM], cases: list[Case]) -> dict[str, np.ndarr
         for i, case in enumerate(tqdm(plan.cases, desc=f"answers, {name}")):
             pairs = [(q.text, q.answer) for q in plan.questions if q.picture == i and q.dataset == "templates"]
             image = load_image(case.path)
-            for view in (image, *(apply(image, kind, 4, plan.seed(i)) for kind in NOISES)):
+            for view in (image, *(apply_to_image(image, kind, 4, plan.seed(i)) for kind in NOISES)):
                 rows.append([float(hit) for hit in model.agrees(pairs, imc.see(view).tokens)])
         most = max(map(len, rows))
         found[name] = np.array([row + [np.nan] * (most - len(row)) for row in rows])

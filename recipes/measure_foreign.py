@@ -21,7 +21,7 @@ from imc_lite.bench.stats import interval
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
 from imc_lite.pdc.fit.build import build_prototypes
 from imc_lite.pipeline import IMC
 
@@ -51,7 +51,7 @@ def main() -> None:
         image = load_image(case.path)
         pairs = asked(case, rng)
         for kind in ("clean", *IMAGE_KINDS):
-            view = image if kind == "clean" else apply(image, kind, 4, args.seed + 200_000 + i)
+            view = image if kind == "clean" else apply_to_image(image, kind, 4, args.seed + 200_000 + i)
             seen = imc.see(view)
             verdicts.setdefault(kind, Counter())[seen.report.noise.kind] += 1
             plain = model.agrees(pairs, model.perceive(view).tokens)

@@ -35,10 +35,10 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from imc_lite.images.load import load_image
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM
-from imc_lite.pdc.fit.build import RANK
+from imc_lite.pdc.features import features
 from imc_lite.pdc.fit.discriminant import CONDITIONS, fit
-from imc_lite.pdc.matcher import features
-from imc_lite.pdc.prototypes import Transport
+from imc_lite.pdc.fit.low_rank_map import RANK
+from imc_lite.pdc.remedies import LowRankMap
 
 SIDE, PATCH, SHRINK = 512, 16, 4
 VISION = {
@@ -102,7 +102,7 @@ def measure(model: HfMLLM, image: np.ndarray, device: str, seed: int) -> dict[st
     matcher = replace(fit(near, seed, 1), statistics=model.statistics)
     width = seen.tokens.shape[1]
     sizes = {"down": (width, RANK), "up": (RANK, width), "offset": RANK, "shift": width}
-    fitted = Transport(**{name: rng.normal(0, 1e-3, size).astype(np.float32) for name, size in sizes.items()})
+    fitted = LowRankMap(**{name: rng.normal(0, 1e-3, size).astype(np.float32) for name, size in sizes.items()})
     model.ends = [-1]  # a random model may end at once
     found = {
         "tower": milliseconds(lambda: model.perceive(image), device),

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from imc_lite.bench.data import load_cases
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import IMAGE_KINDS, apply
-from imc_lite.pdc.fit.build import RANK, fit_transport, transport
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
+from imc_lite.pdc.fit.low_rank_map import RANK, fit_low_rank_map
 
 SEVERITIES = (2, 4)
 RANKS, COUNTS = (8, 16, 32, 64, 128), (20, 50, 100)
@@ -40,7 +40,7 @@ def main() -> None:
         image = load_image(case.path)
         clean.append(model.perceive(image).tokens)
         for condition in ((kind, severity) for kind in IMAGE_KINDS for severity in SEVERITIES):
-            tokens = model.perceive(apply(image, *condition, args.seed + i)).tokens
+            tokens = model.perceive(apply_to_image(image, *condition, args.seed + i)).tokens
             noisy.setdefault(condition, []).append(tokens)
     target = np.stack(clean)
     width = target.shape[2]
@@ -52,7 +52,7 @@ def main() -> None:
 
         def left(fitted_on: np.ndarray, rank: int, views: np.ndarray = views) -> float:
             x, y = (a[fitted_on].reshape(-1, width) for a in (views, target))
-            mapped = transport(views[held], fit_transport(x, y, rank))
+            mapped = fit_low_rank_map(x, y, rank).apply(views[held])
             return float(((mapped - target[held]) ** 2).mean()) / variance
 
         errors["none"][0].append(float(((views[held] - target[held]) ** 2).mean()) / variance)

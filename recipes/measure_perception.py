@@ -20,7 +20,7 @@ from imc_lite.bench.data import load_cases
 from imc_lite.bench.stats import interval
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import IMAGE_KINDS, UNSEEN_IMAGE_KINDS, apply
+from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pipeline import IMC
 
@@ -35,7 +35,7 @@ def calibration_error(hits: np.ndarray, confidence: np.ndarray, bins: int = 15) 
 def cost(imc: IMC, image: np.ndarray, seed: int) -> dict[str, float]:
     """Medians in milliseconds: the encoder's pass, and everything that PDC adds to it."""
     views = {"clean": image}
-    views |= {kind: apply(image, kind, 3, seed) for kind in ("motion_blur", "gaussian", "impulse")}
+    views |= {kind: apply_to_image(image, kind, 3, seed) for kind in ("motion_blur", "gaussian", "impulse")}
     found: dict[str, list] = {}
     for _ in range(15):
         for name, view in views.items():
@@ -54,15 +54,15 @@ def main() -> None:
     args = parser.parse_args()
     model = OrtMLLM(args.bundle)
     imc = IMC(model, load_prototypes(model.bundle.file("prototypes.safetensors"), model.identity))
-    rng = np.random.default_rng(args.seed)
-    views = [("clean", 0), *((k, s) for k in (*IMAGE_KINDS, *UNSEEN_IMAGE_KINDS) for s in range(1, 6))]
+    rng, unseen = np.random.default_rng(args.seed), IMAGE_NOISE.names("unseen")
+    views = [("clean", 0), *((k, s) for k in (*IMAGE_KINDS, *unseen) for s in range(1, 6))]
     named: dict[str, Counter] = {}
     rows = []
     cases = load_cases(args.data, "test")
     for i, case in enumerate(tqdm(cases, unit="picture")):
         image = load_image(case.path)
         for kind, severity in views:
-            noisy = image if kind == "clean" else apply(image, kind, severity, args.seed + 100_000 + i)
+            noisy = image if kind == "clean" else apply_to_image(image, kind, severity, args.seed + 100_000 + i)
             noise, _ = imc.prototypes.matcher.match(model.perceive(noisy).stats)
             named.setdefault(f"{kind} {severity}", Counter())[noise.kind] += 1
             if kind in (*IMAGE_KINDS, "clean") and severity != 1:
@@ -89,7 +89,7 @@ def main() -> None:
                 verdict: round(sum(named[f"{kind} {s}"][verdict] for s in range(1, 6)) / (5 * len(cases)), 4)
                 for verdict in ("unknown", "clean")
             }
-            for kind in UNSEEN_IMAGE_KINDS
+            for kind in unseen
         },
         "milliseconds": cost(imc, load_image(cases[-1].path), args.seed),
         "named": {view: dict(counts) for view, counts in named.items()},

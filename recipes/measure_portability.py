@@ -4,7 +4,8 @@
 
 The encoder of packaged pictures, clean and under every noise at severities 2 and 4, by ONNX Runtime as shipped, by
 ONNX Runtime without its processor's own data layouts, and by PyTorch: three orders of the same sums, as other
-processors have others. Counted are the verdicts (kind, severity, familiar or not) that differ from the shipped ones.
+processors have others. Counted are the verdicts (kind, severity, in-distribution or not) that differ from the shipped
+ones.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
 from imc_lite.models.default.torch import DefaultTorchMLLM
-from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 
 EVERY = 2  # so many pictures apart
@@ -55,11 +56,11 @@ def main() -> None:
     for i, case in enumerate(tqdm(load_edition()[::EVERY])):
         image = load_image(case.path)
         for kind, severity in (("clean", 0), *((k, s) for k in IMAGE_KINDS for s in SEVERITIES)):
-            view = image if kind == "clean" else apply(image, kind, severity, args.seed + 100_000 + i)
+            view = image if kind == "clean" else apply_to_image(image, kind, severity, args.seed + 100_000 + i)
             verdicts, stats = {}, {name: way(view) for name, way in ways.items()}
             for name, values in stats.items():
-                noise, familiar = matcher.match(values)
-                verdicts[name] = (noise.kind, noise.severity, familiar)
+                noise, in_distribution = matcher.match(values)
+                verdicts[name] = (noise.kind, noise.severity, in_distribution)
             views += 1
             for name in other:
                 other[name] += verdicts[name] != verdicts["shipped"]

@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import load_cases
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.text import Damaged, damage
+from imc_lite.noise.edits import Damaged
+from imc_lite.noise.text import damage_text
 from imc_lite.sms import guard
 from imc_lite.sms.agents import DAMAGED, assess, fill, repair, repair_words
 from imc_lite.sms.lexicon import Lexicon, default_lexicon
@@ -104,7 +105,7 @@ def judge(job: tuple) -> dict:
     count = dict.fromkeys(counted, 0)
     changes = []
     for i, clean in enumerate(tqdm(args.questions, desc=f"{tool} {kind} {severity}")):
-        damaged = damage(clean, kind, severity, args.seed + i) if kind != "clean" else Damaged(clean, ())
+        damaged = damage_text(clean, kind, severity, args.seed + i) if kind != "clean" else Damaged(clean, ())
         if kind != "clean" and not damaged.edits:
             continue
         added = []
@@ -146,7 +147,7 @@ def cost(args: argparse.Namespace) -> dict[str, float]:
     for severity in SEVERITIES:
         seconds = []
         for i, text in enumerate(args.questions[::11][:40]):
-            damaged = damage(text, "typo", severity, args.seed + i).text
+            damaged = damage_text(text, "typo", severity, args.seed + i).text
             began = time.perf_counter()
             repair(model, damaged)
             seconds.append(time.perf_counter() - began)

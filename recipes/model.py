@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imc_lite.models.default.spec import STAGES, TAPS
+from imc_lite.models.default.spec import ENCODER, Block
 
-VISUAL_TOKENS, VISUAL_DIM = 25, 1280
 LORA_TARGETS = {
     "q": "self_attn.q_proj",
     "k": "self_attn.k_proj",
@@ -62,16 +61,15 @@ class ConvAffine(nn.Module):
         self.shift.copy_(bn["bias"] - bn["running_mean"] * self.scale)
 
 
-class Block(nn.Module):
-    """Inverted residual (MBConv) without squeeze-and-excitation, ReLU6 inside, linear at the end."""
+class InvertedResidual(nn.Module):
+    """MBConv without squeeze-and-excitation, ReLU6 inside, linear at the end."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int, expand: int) -> None:
+    def __init__(self, spec: Block) -> None:
         super().__init__()
-        mid = cin * expand
-        self.expand = ConvAffine(cin, mid, 1) if expand > 1 else None
-        self.depthwise = ConvAffine(mid, mid, kernel, stride, groups=mid)
-        self.project = ConvAffine(mid, cout, 1)
-        self.residual = stride == 1 and cin == cout
+        self.expand = ConvAffine(spec.inputs, spec.inside, 1) if spec.expands else None
+        self.depthwise = ConvAffine(spec.inside, spec.inside, spec.kernel, spec.stride, groups=spec.inside)
+        self.project = ConvAffine(spec.inside, spec.outputs, 1)
+        self.residual = spec.residual
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
@@ -84,21 +82,16 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = ConvAffine(3, 32, 3, 2)
-        blocks, cin = [], 32
-        for stage, (repeats, kernel, stride, cout) in enumerate(STAGES):
-            for i in range(repeats):
-                blocks.append(Block(cin, cout, kernel, stride if i == 0 else 1, 1 if stage == 0 else 6))
-                cin = cout
-        self.blocks = nn.ModuleList(blocks)
-        self.head = ConvAffine(cin, VISUAL_DIM, 1)
+        self.stem = ConvAffine(3, ENCODER.stem, 3, 2)
+        self.blocks = nn.ModuleList(InvertedResidual(block) for block in ENCODER.blocks)
+        self.head = ConvAffine(ENCODER.blocks[-1].outputs, ENCODER.width, 1)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu6(self.stem(pixels))
         stats = [_quadrant_stats(x)]
-        for i, block in enumerate(self.blocks):
+        for spec, block in zip(ENCODER.blocks, self.blocks, strict=True):
             x = block(x)
-            if i in TAPS:
+            if spec.tapped:
                 stats.append(_quadrant_stats(x))
         x = F.avg_pool2d(F.relu6(self.head(x)), 2)
         return x.flatten(2).transpose(1, 2), torch.cat(stats, 1)
@@ -128,10 +121,10 @@ class Projector(nn.Module):
 
     def __init__(self, out: int, hidden: int = 1152) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(VISUAL_DIM)
-        self.fc1 = nn.Linear(VISUAL_DIM, hidden)
+        self.norm = nn.LayerNorm(ENCODER.width)
+        self.fc1 = nn.Linear(ENCODER.width, hidden)
         self.fc2 = nn.Linear(hidden, out)
-        self.position = nn.Parameter(torch.zeros(VISUAL_TOKENS, out))
+        self.position = nn.Parameter(torch.zeros(ENCODER.tokens, out))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(self.norm(tokens)))) + self.position

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from imc_lite import IMC, load_image
-from imc_lite.noise.image import apply as add_noise
-from imc_lite.noise.text import apply as garble
+from imc_lite.noise.image import apply_to_image
+from imc_lite.noise.text import apply_to_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "noisy_scan.png"
@@ -32,8 +32,8 @@ INK, PALE, LINE, RED, GREEN = "#1f2328", "#59636e", "#d0d7de", "#b3261e", "#1a7f
 def run() -> tuple[dict, np.ndarray, np.ndarray]:
     """What the picture says, and the scan as it came in and as it is shown to the model, uint8 [h, w, 3]."""
     imc = IMC.from_pretrained(offline=True)
-    noisy = add_noise(load_image(SCAN), *IMAGE_NOISE, SEED)
-    asked = garble(QUESTION, *TEXT_NOISE, SEED)
+    noisy = apply_to_image(load_image(SCAN), *IMAGE_NOISE, SEED)
+    asked = apply_to_text(QUESTION, *TEXT_NOISE, SEED)
     result, seen = imc.answer(noisy, asked), imc.see(noisy)
     plain = IMC(imc.model, None, sms=False).answer(noisy, asked)
     noise = seen.report.noise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import tables_noise as noises
 import tables_robustness as robustness
 import tables_runtime as runtime
 from committed import BENCH, ROOT
@@ -15,15 +16,16 @@ from imc_lite.bench import tables as bench
 from imc_lite.bench.plots import accuracy_plot
 
 PAGES = (
-    *("README.md", "docs/deploying.md", "docs/measured.md", "docs/models.md", "docs/ray.md", "docs/serve.md"),
-    "recipes/MODEL_CARD.md",
+    *("README.md", "docs/deploying.md", "docs/measured.md", "docs/models.md", "docs/noise.md", "docs/ray.md"),
+    *("docs/serve.md", "recipes/MODEL_CARD.md"),
 )
 # Each is named as the part of a page that it fills.
 MAKERS = (
     *(robustness.result, robustness.figures, robustness.answers, robustness.headline, robustness.noise),
     *(robustness.questions, robustness.controls, robustness.ablation, robustness.foreign, robustness.perception),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
-    *(runtime.server, runtime.archive),
+    *(runtime.server, runtime.archive, noises.image_noises, noises.unseen_image_noises, noises.artefacts),
+    *(noises.text_noises, noises.unseen_text_noises),
 )
 
 

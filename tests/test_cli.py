@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from imc_lite import IMC, ImcError, Result, load_image
-from imc_lite.noise.text import apply as damage
+from imc_lite.noise.text import apply_to_text
 
 QUESTION = "What modality is this?"
 
@@ -159,7 +159,7 @@ def test_questions_are_damaged_as_pictures_are():
     command = ["noise", "--text", "Is the heart enlarged?", "--kind", "typo", "--severity", "4"]
     once, again, other = run(*command), run(*command), run(*command, "--seed", "7")
     assert once.returncode == 0 and once.stderr == b"" and once.stdout == again.stdout != other.stdout
-    assert once.stdout.decode() == damage("Is the heart enlarged?", "typo", 4, 0) + "\n"
+    assert once.stdout.decode() == apply_to_text("Is the heart enlarged?", "typo", 4, 0) + "\n"
     many = run("noise", "--text", "-", "--kind", "ocr", stdin=b"Is it?\n\nWhat plane is this?\n")
     assert len(many.stdout.decode().splitlines()) == 3 and many.stdout.decode().splitlines()[1] == ""
     for bad, why in (

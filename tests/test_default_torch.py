@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.bundle.store import Bundle  # noqa: E402
 from imc_lite.models.default.torch import DefaultTorchMLLM  # noqa: E402
-from imc_lite.noise.image import apply  # noqa: E402
+from imc_lite.noise.image import apply_to_image  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
@@ -35,7 +35,7 @@ def agrees(model, other, tolerance):
     matcher = load_prototypes(model.prototypes_file(), model.identity).matcher
     for path in IMAGES:
         clean = load_image(path)
-        for image in (clean, apply(clean, "impulse", 4, 0), apply(clean, "motion_blur", 4, 0)):
+        for image in (clean, apply_to_image(clean, "impulse", 4, 0), apply_to_image(clean, "motion_blur", 4, 0)):
             mine, theirs = model.perceive(image), other.perceive(image)
             for a, b in ((mine.tokens, theirs.tokens), (mine.stats, theirs.stats)):
                 assert a.shape == b.shape and np.abs(a - b).max() <= tolerance * np.abs(b).max()
@@ -63,7 +63,7 @@ def test_its_answers_are_onnxs(on_torch, default_model):
 
 def test_the_whole_pipeline_runs_on_it(on_torch, default_bundle):
     prototypes = load_prototypes(on_torch.prototypes_file(), on_torch.identity)
-    noisy = apply(load_image(IMAGES[0]), "gaussian", 4, 0)
+    noisy = apply_to_image(load_image(IMAGES[0]), "gaussian", 4, 0)
     rows = [i.answer(noisy, "What modlity is this?") for i in (IMC(on_torch, prototypes), IMC.from_pretrained())]
     assert rows[0].answer == rows[1].answer and rows[0].question.repaired == rows[1].question.repaired
     assert rows[0].image.noise.kind == "gaussian" and rows[0].image.calibrated

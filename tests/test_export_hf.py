@@ -124,10 +124,10 @@ def test_prototypes_to_answer(llava_checkpoint, llava_prototypes, tmp_path):
     there = IMC.from_pretrained(llava_checkpoint, prototypes=llava_prototypes, sms=False, offline=True)
     here = IMC.from_pretrained(tmp_path / "b", sms=False)
     # A random tower names no noise reliably; so the verdict is forced to one that has a map.
-    remedy = next(r for r in there.prototypes.remedies if r.transport is not None)
+    remedy = next(r for r in there.prototypes.remedies if r.map_index is not None)
     named = zip(there.prototypes.matcher.kinds, there.prototypes.matcher.severities, strict=True)
     bias = np.where([point == (remedy.kind, remedy.severity) for point in named], 1e6, 0).astype(np.float32)
-    sure = {"bias": bias, "novelty_limit": np.inf, "familiar_limit": np.inf}
+    sure = {"bias": bias, "unknown_limit": np.inf, "in_distribution_limit": np.inf}
     found = []
     for imc in (there, here):
         found.append(imc.answer(IMAGES[0], QUESTION).to_dict())

@@ -36,7 +36,7 @@ def _session(folder: Path, name: str, graph, layout, tensors) -> ort.InferenceSe
 
 def test_committed_templates_are_current(tmp_path):
     write_templates(tmp_path)
-    for name in ("encoder.onnx", "projector.onnx", "decoder.onnx", "layout.json"):
+    for name in ("encoder.onnx", "projector.onnx", "decoder.onnx", "layout.json", "preprocessing.json"):
         assert (tmp_path / name).read_bytes() == (ASSETS / name).read_bytes(), f"{name}: run imc_lite.export.templates"
 
 

@@ -20,9 +20,10 @@ from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
+from imc_lite.pdc.features import features  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
-from imc_lite.pdc.matcher import features  # noqa: E402
-from imc_lite.pdc.prototypes import Transport, load_prototypes  # noqa: E402
+from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
+from imc_lite.pdc.remedies import LowRankMap  # noqa: E402
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTION = "Is the heart enlarged?"
@@ -144,7 +145,7 @@ def test_calibrating_follows_the_formula(mllm, picture):
     width = tokens.shape[1]
     down, up, offset, shift = (rng.normal(size=s).astype(np.float32) for s in ((width, 4), (4, width), 4, width))
     wanted = tokens + (tokens @ down - offset) @ up + shift
-    assert np.abs(mllm.calibrate(tokens, Transport(down, up, offset, shift)) - wanted).max() < 1e-3
+    assert np.abs(mllm.calibrate(tokens, LowRankMap(down, up, offset, shift)) - wanted).max() < 1e-3
 
 
 def test_a_question_beyond_the_context_is_refused(mllm):
@@ -180,17 +181,17 @@ def command(*args) -> subprocess.CompletedProcess:
 def test_prototypes_to_answer(llava_prototypes, llava_checkpoint, clean_pictures):
     imc = IMC.from_pretrained(llava_checkpoint, offline=True, prototypes=llava_prototypes, sms=False)
     matcher = imc.prototypes.matcher
-    assert matcher.statistics == "tokens" and len(matcher.points) == 48 and matcher.shading is None
+    assert matcher.statistics == "tokens" and len(matcher.points) == 48 and matcher.bias_field is None
     pixels = load_image(clean_pictures / "00.png")
     seen = imc.model.perceive(pixels)
     # A random tower names no noise reliably; so each verdict is forced, and what follows from it is looked at.
-    remedies = [r for r in imc.prototypes.remedies if r.transport is not None]
+    remedies = [r for r in imc.prototypes.remedies if r.map_index is not None]
     assert remedies
     for kind, calibrated in (("clean", False), (remedies[0].kind, True)):
         named = zip(matcher.kinds, matcher.severities, strict=True)
         where = np.array([point == (kind, remedies[0].severity * calibrated) for point in named])
         bias = np.where(where, 1e6, 0).astype(np.float32)
-        sure = replace(matcher, bias=bias, novelty_limit=np.inf, familiar_limit=np.inf)
+        sure = replace(matcher, bias=bias, unknown_limit=np.inf, in_distribution_limit=np.inf)
         forced = IMC(imc.model, replace(imc.prototypes, matcher=sure), sms=False)
         found = forced.see(pixels)
         assert found.report.noise.kind == kind and found.report.calibrated is calibrated
@@ -209,8 +210,8 @@ def test_prototypes_of_several_views_and_projectors(family, clean_pictures):
     prototypes = build_prototypes(model, find_images(clean_pictures))
     pixels = load_image(clean_pictures / "00.png")
     tokens = model.perceive(pixels).tokens
-    remedy = next(r for r in prototypes.remedies if r.transport is not None)
-    moved = model.calibrate(tokens, prototypes.transport(remedy))
+    remedy = next(r for r in prototypes.remedies if r.map_index is not None)
+    moved = model.calibrate(tokens, prototypes.low_rank_map(remedy))
     assert moved.shape == tokens.shape and np.abs(moved - tokens).max(0).min() > 0
     assert IMC(model, prototypes, sms=False).answer(pixels, QUESTION).image.noise is not None
 

@@ -37,7 +37,7 @@ LOOK = "from PIL import Image\n\n\ndef picture(doc):\n    return [Image.open(doc
 def tasks(tmp_path_factory) -> Path:
     """Two tasks over two pictures, one of them noisy, and two damaged questions."""
     folder = tmp_path_factory.mktemp("tasks")
-    noisy = image.apply(np.asarray(Image.open(IMAGES / "synpic54610.jpg").convert("RGB")), "impulse", 4, 0)
+    noisy = image.apply_to_image(np.asarray(Image.open(IMAGES / "synpic54610.jpg").convert("RGB")), "impulse", 4, 0)
     Image.fromarray(noisy).save(folder / "noisy.png")
     shutil.copy(IMAGES / "synpic28602.jpg", folder / "chest.jpg")
     rows = [

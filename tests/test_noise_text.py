@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from imc_lite import ImcError
 from imc_lite.noise.shorthand import SHORTHAND
-from imc_lite.noise.text import PROTECTED, TEXT_KINDS, UNSEEN_TEXT_KINDS, apply, damage
+from imc_lite.noise.text import TEXT_KINDS, TEXT_NOISE, apply_to_text, damage_text
+from imc_lite.noise.text_bank import PROTECTED
 
 QUESTION = "Is there evidence of a right pneumothorax with 2 fractures in this chest x-ray of the patient?"
 WORDS = [*QUESTION.split(), "not", "left", "without", "3.5", "mm", "what", "enlarged", "no", "lobe,", "T2-weighted"]
@@ -16,11 +17,11 @@ questions = st.lists(st.sampled_from(WORDS), min_size=1, max_size=14).map(" ".jo
 seeds = st.integers(0, 2**31 - 1)
 
 
-@given(questions, st.sampled_from(TEXT_KINDS + UNSEEN_TEXT_KINDS), st.integers(1, 5), seeds)
+@given(questions, st.sampled_from(TEXT_NOISE.names()), st.integers(1, 5), seeds)
 @settings(max_examples=1500, deadline=None)
 def test_the_record_of_edits_is_the_damage(text, kind, severity, seed):
-    done = damage(text, kind, severity, seed)
-    assert done == damage(text, kind, severity, seed) and done.text == apply(text, kind, severity, seed)
+    done = damage_text(text, kind, severity, seed)
+    assert done == damage_text(text, kind, severity, seed) and done.text == apply_to_text(text, kind, severity, seed)
     words, out, at = text.split(), [], 0
     for edit in done.edits:
         assert " ".join(words[edit.start : edit.stop]) == edit.clean != edit.damaged
@@ -32,27 +33,27 @@ def test_the_record_of_edits_is_the_damage(text, kind, severity, seed):
 @given(questions, st.integers(1, 5), seeds)
 @settings(max_examples=1000, deadline=None)
 def test_dropping_never_turns_a_question_round(text, severity, seed):
-    done = damage(text, "drop", severity, seed)
+    done = damage_text(text, "drop", severity, seed)
     assert done.text.split(), "something is left"
     assert not [e for e in done.edits if PROTECTED.match(e.clean)]
 
 
-@given(st.text(max_size=60), st.sampled_from(TEXT_KINDS + UNSEEN_TEXT_KINDS), st.integers(1, 5), seeds)
+@given(st.text(max_size=60), st.sampled_from(TEXT_NOISE.names()), st.integers(1, 5), seeds)
 @settings(max_examples=800, deadline=None)
 def test_any_text_is_survived(text, kind, severity, seed):
-    assert isinstance(apply(text, kind, severity, seed), str)
+    assert isinstance(apply_to_text(text, kind, severity, seed), str)
 
 
 @pytest.mark.parametrize("kind", TEXT_KINDS)
 def test_severity_grows(kind):
-    counts = [sum(len(damage(QUESTION, kind, s, seed).edits) for seed in range(20)) for s in range(1, 6)]
+    counts = [sum(len(damage_text(QUESTION, kind, s, seed).edits) for seed in range(20)) for s in range(1, 6)]
     assert counts == sorted(counts) and counts[0] >= 15 and counts[4] > counts[0]
 
 
-@pytest.mark.parametrize("kind", TEXT_KINDS + UNSEEN_TEXT_KINDS)
+@pytest.mark.parametrize("kind", TEXT_NOISE.names())
 def test_something_happens_and_the_seed_matters(kind):
     text = "Are the nodes to the right of the heart here?"
-    texts = {apply(text, kind, 3, seed) for seed in range(30)}
+    texts = {apply_to_text(text, kind, 3, seed) for seed in range(30)}
     assert len(texts) > 1 and len(texts - {text}) >= len(texts) - 1
 
 
@@ -65,6 +66,6 @@ def test_shorthand_reads_backwards():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ImcError, match="unknown text noise"):
-        apply("x", "mumble", 1, 0)
+        apply_to_text("x", "mumble", 1, 0)
     with pytest.raises(ImcError, match="severity 0"):
-        apply("x", "typo", 0, 0)
+        apply_to_text("x", "typo", 0, 0)

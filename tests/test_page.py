@@ -12,7 +12,7 @@ from PIL import Image
 from serving import Server
 
 from imc_lite import load_image
-from imc_lite.noise.image import apply
+from imc_lite.noise.image import apply_to_image
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the page is tested with selenium")
 pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
@@ -88,7 +88,7 @@ class Page:
 @pytest.fixture(scope="module")
 def noisy(chest, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "noisy.png"
-    Image.fromarray(apply(load_image(chest), "impulse", 4, 0)).save(path)
+    Image.fromarray(apply_to_image(load_image(chest), "impulse", 4, 0)).save(path)
     return path
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from imc_lite import IMC, ImcError, load_image
-from imc_lite.noise.image import IMAGE_KINDS, apply
+from imc_lite import IMC, BaseMLLM, ImcError, Perception, load_image
+from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
+from imc_lite.pdc import build_prototypes, find_images
+from imc_lite.pdc.features import features
 from imc_lite.pdc.fit.discriminant import fit
-from imc_lite.pdc.matcher import features
-from imc_lite.pdc.prototypes import Remedy, load_prototypes
-from imc_lite.pdc.restorers import RESTORERS, restore
+from imc_lite.pdc.prototypes import load_prototypes
+from imc_lite.pdc.remedies import Remedy
+from imc_lite.pdc.restorers import RESTORERS, RESTORERS_VERSION, restore
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 STRONG = ("gaussian", "speckle", "impulse", "motion_blur", "low_contrast", "pixelation")
@@ -41,7 +44,7 @@ def test_noise_is_named_and_the_tokens_come_back(imc, kind):
     for path in IMAGES:
         pixels = load_image(path)
         clean = imc.model.perceive(pixels).tokens
-        noisy = apply(pixels, kind, 4, seed=3)
+        noisy = apply_to_image(pixels, kind, 4, seed=3)
         seen = imc.see(noisy)
         assert seen.report.noise.kind == kind
         assert abs(seen.report.noise.severity - 4) <= 1 and seen.report.noise.probability > 0.5
@@ -61,9 +64,9 @@ def test_a_strange_picture_is_left_alone(imc):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "impulse", "motion_blur"])
-def test_maps_stay_away_from_unfamiliar_pictures(imc, kind):
-    noisy = apply(load_image(IMAGES[0]), kind, 4, seed=3)
-    matcher = replace(imc.prototypes.matcher, familiar_limit=0.0)
+def test_maps_stay_away_from_pictures_out_of_distribution(imc, kind):
+    noisy = apply_to_image(load_image(IMAGES[0]), kind, 4, seed=3)
+    matcher = replace(imc.prototypes.matcher, in_distribution_limit=0.0)
     seen = IMC(imc.model, replace(imc.prototypes, matcher=matcher)).see(noisy)
     report = seen.report
     remedy = imc.prototypes.remedy(report.noise.kind, report.noise.severity)
@@ -79,7 +82,7 @@ def test_rounding_of_still_channels_decides_nothing(imc, chest):
     stats = imc.model.perceive(load_image(chest)).stats
     values = features(stats)[None]
     still = matcher.precision == 0
-    assert 0 < still.sum() < 40 and not matcher.whiten[still].any() and not matcher.shading.project[still].any()
+    assert 0 < still.sum() < 40 and not matcher.whiten[still].any() and not matcher.bias_field.project[still].any()
     rng = np.random.default_rng(0)
     table = np.repeat(values, 40 * 48, 0).reshape(40, 48, -1) + rng.normal(0, 0.1, (40, 48, values.shape[1]))
     table[..., :5] = values[0, :5] + rng.normal(0, 1e-5, (40, 48, 5))
@@ -93,14 +96,14 @@ def test_rounding_of_still_channels_decides_nothing(imc, chest):
 
 
 def test_limits_are_kept_in_the_file(imc, tmp_path):
-    matcher = replace(imc.prototypes.matcher, novelty_limit=4.0, familiar_limit=3.0)
+    matcher = replace(imc.prototypes.matcher, unknown_limit=4.0, in_distribution_limit=3.0)
     replace(imc.prototypes, matcher=matcher).save(tmp_path / "p.safetensors")
     again = load_prototypes(tmp_path / "p.safetensors", imc.model.identity).matcher
-    assert (again.novelty_limit, again.familiar_limit) == (4.0, 3.0)
+    assert (again.unknown_limit, again.in_distribution_limit) == (4.0, 3.0)
 
 
 def test_what_is_lost_is_said(imc):
-    report = imc.inspect(apply(load_image(IMAGES[0]), "gaussian", 5, seed=0))
+    report = imc.inspect(apply_to_image(load_image(IMAGES[0]), "gaussian", 5, seed=0))
     assert report.gradable is False and "gaussian of severity" in report.reason
 
 
@@ -117,26 +120,26 @@ def test_matching_follows_the_specification(imc):
     names = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
     mean, whiten, points, bias, precision, reconstruct = (torch.from_numpy(getattr(matcher, n)) for n in names)
     weighted = reconstruct.double() * precision.double()
-    pictures = [load_image(IMAGES[0]), *(apply(load_image(IMAGES[1]), k, 3, 0) for k in IMAGE_KINDS)]
+    pictures = [load_image(IMAGES[0]), *(apply_to_image(load_image(IMAGES[1]), k, 3, 0) for k in IMAGE_KINDS)]
     values = features(np.stack([imc.model.perceive(p).stats for p in pictures]))
     found = reference.match_stats(
         torch.from_numpy(values), mean, whiten, points, bias, precision, weighted.T, weighted @ reconstruct.double().T
     )
-    probabilities, novelty = matcher.evidence(values)
+    probabilities, score = matcher.evidence(values)
     assert np.abs(found[1].numpy() - probabilities).max() < 1e-5
-    assert np.allclose(found[2].numpy(), novelty, rtol=1e-4)
+    assert np.allclose(found[2].numpy(), score, rtol=1e-4)
 
 
 def test_calibrating_follows_the_specification(imc):
     torch = pytest.importorskip("torch")
     from imc_lite.kernels.calibrate import reference
 
-    remedy = next(r for r in imc.prototypes.remedies if r.transport is not None)
-    transport = imc.prototypes.transport(remedy)
-    tokens = imc.model.perceive(apply(load_image(IMAGES[0]), remedy.kind, remedy.severity, 0)).tokens
-    maps = (torch.from_numpy(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift"))
+    remedy = next(r for r in imc.prototypes.remedies if r.map_index is not None)
+    fitted = imc.prototypes.low_rank_map(remedy)
+    tokens = imc.model.perceive(apply_to_image(load_image(IMAGES[0]), remedy.kind, remedy.severity, 0)).tokens
+    maps = (torch.from_numpy(getattr(fitted, n))[None] for n in ("down", "up", "offset", "shift"))
     wanted, _ = reference.calibrate(torch.from_numpy(tokens)[None], torch.ones(1, 1), *maps)
-    found = imc.model.calibrate(tokens, transport)
+    found = imc.model.calibrate(tokens, fitted)
     assert np.abs(found - wanted[0].numpy()).max() < 1e-4 * np.abs(tokens).max()
 
 
@@ -154,9 +157,8 @@ def test_restorers_take_any_size(kind, shape):
 @pytest.mark.parametrize("kind", RESTORERS)
 def test_restoring_brings_pixels_nearer(kind):
     picture = np.asarray(load_image(IMAGES[0]))
-    noisy = apply(picture, kind, 4, 0)
+    noisy = apply_to_image(picture, kind, 4, 0)
     size = restore(noisy, kind, 4).shape
-    from PIL import Image
 
     def fitted(pixels):
         return np.asarray(Image.fromarray(pixels).resize(size[1::-1], Image.Resampling.BOX), float)
@@ -204,8 +206,6 @@ def test_prototypes_build_from_a_folder(default_bundle, tmp_path):
     folder.mkdir()
     for i in range(16):  # four pictures seen four ways
         pixels = np.rot90(load_image(IMAGES[i % 4]), i // 4)
-        from PIL import Image
-
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{i}.png")
     out = tmp_path / "ours.safetensors"
     command = [sys.executable, "-m", "imc_lite"]
@@ -222,6 +222,55 @@ def test_too_few_pictures_for_prototypes(default_bundle, tmp_path):
         done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
         assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """As many small pictures as prototypes need."""
+    folder = tmp_path_factory.mktemp("clean")
+    for i in range(16):
+        pixels = np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4)
+        Image.fromarray(np.ascontiguousarray(pixels)).resize((40, 48)).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize("weight", [7e4, float("nan")])
+def test_values_that_half_precision_cannot_hold_are_refused_by_name(weight, clean):
+    pytest.importorskip("transformers")
+    from tiny_models import tiny
+
+    from imc_lite.models.hf.model import HfMLLM
+
+    model, processor = tiny("smolvlm")
+    model.model.vision_model.post_layernorm.weight.data[3] = weight
+    with pytest.raises(ImcError, match=r"00\.png or a noisy copy .* beyond 65,504.*leave that picture out"):
+        build_prototypes(HfMLLM(model, processor), find_images(clean))
+
+
+def test_an_encoder_that_tells_nothing_apart_is_refused(clean):
+    class Blind(BaseMLLM):
+        id, version, identity = "blind", "1", {"encoder": "none", "preprocessing": "none"}
+
+        def perceive(self, image):
+            return Perception(np.full((4, 3), image.mean(), np.float32), np.ones(6, np.float32))
+
+    with pytest.raises(ImcError, match="statistics are the same"):
+        build_prototypes(Blind(), find_images(clean))
+
+
+def test_prototypes_of_other_restorers_are_refused(imc, tmp_path):
+    # The packaged file is older than the restorers' version, and reads as the first.
+    assert "restorers" not in imc.prototypes.facts
+    replace(imc.prototypes, facts=imc.prototypes.facts | {"restorers": RESTORERS_VERSION}).save(tmp_path / "same")
+    assert load_prototypes(tmp_path / "same", imc.model.identity).facts["restorers"] == RESTORERS_VERSION
+    replace(imc.prototypes, facts=imc.prototypes.facts | {"restorers": "0"}).save(tmp_path / "other")
+    with pytest.raises(ImcError, match="another version of the restorers"):
+        load_prototypes(tmp_path / "other", imc.model.identity)
+
+
+def test_the_packaged_file_reads_and_writes_the_same(imc, default_bundle, tmp_path):
+    imc.prototypes.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (default_bundle / "prototypes.safetensors").read_bytes()
 
 
 def test_inspect_prints_the_documented_fields(default_bundle, chest, documented_fields):

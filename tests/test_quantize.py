@@ -11,7 +11,7 @@ from imc_lite import IMC, ImcError, load_image
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import apply
+from imc_lite.noise.image import apply_to_image
 
 pytest.importorskip("onnx", reason="an encoder in 8 bits is made with onnx; it comes with imc-lite[export]")
 from imc_lite.export import quantize
@@ -67,7 +67,7 @@ def test_the_command_writes_a_bundle_that_takes_the_prototypes(default_bundle, d
     assert made.version == f"{default_model.version}-int8" and all(made.file(name) for name in made.files)
     assert {p.stat().st_mode for p in folder.iterdir()} == {(folder / "manifest.json").stat().st_mode}
     imc = IMC.from_pretrained(folder)
-    noisy = apply(load_image(chest), "impulse", 4, 0)
+    noisy = apply_to_image(load_image(chest), "impulse", 4, 0)
     result = imc.answer(noisy, "What modality is this?")
     assert (result.answer, result.image.noise.kind) == ("x-ray", "impulse") and result.image.restored
     assert json.loads((folder / "manifest.json").read_text())["id"] == "default"

@@ -23,7 +23,7 @@ from PIL import Image
 from serving import Server, ask, data_uri
 
 from imc_lite import IMC, load_image
-from imc_lite.noise.image import apply
+from imc_lite.noise.image import apply_to_image
 
 openai = pytest.importorskip("openai", reason="the server is tested with OpenAI's client")
 pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
@@ -92,7 +92,7 @@ def picture(chest):
 @pytest.fixture(scope="module")
 def noisy(chest):
     buffer = io.BytesIO()
-    Image.fromarray(apply(load_image(chest), "impulse", 4, 0)).save(buffer, "PNG")
+    Image.fromarray(apply_to_image(load_image(chest), "impulse", 4, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from imc_lite import IMC, Deadline, DeadlineError, load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import apply
+from imc_lite.noise.image import apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
@@ -21,7 +21,7 @@ def test_the_same_imc_from_three_threads(default_bundle):
 
     def ask(job):
         image = load_image(job[0])
-        noisy = imc.answer(apply(image, "impulse", 4, 0), job[1], max_new_tokens=8)
+        noisy = imc.answer(apply_to_image(image, "impulse", 4, 0), job[1], max_new_tokens=8)
         return noisy.answer, noisy.confidence, noisy.question.repaired, imc.inspect(image).noise
 
     with ThreadPoolExecutor(3) as pool:

@@ -15,10 +15,12 @@ import numpy as np
 from imc_lite.bench.plan import Plan
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM, Perception
-from imc_lite.noise.image import apply as spoil
-from imc_lite.noise.text import apply as garble
-from imc_lite.pdc.fit.build import FOLDS, RANK, fit_transport, transport
+from imc_lite.noise.image import apply_to_image
+from imc_lite.noise.text import apply_to_text
+from imc_lite.pdc.fit.crossfit import FOLDS
+from imc_lite.pdc.fit.low_rank_map import RANK, fit_low_rank_map
 from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.remedies import LowRankMap
 from imc_lite.pdc.restorers import RESTORERS, restore
 from imc_lite.pdc.treat import Treated, treat
 from imc_lite.pipeline import check_question
@@ -57,7 +59,7 @@ class Judge:
     def pixels(self, picture: int, kind: str | None = None, severity: int = 0) -> np.ndarray:
         """A picture, with noise if a kind is given."""
         image = load_image(self.plan.cases[picture].path)
-        return image if kind is None else spoil(image, kind, severity, self.plan.seed(picture))
+        return image if kind is None else apply_to_image(image, kind, severity, self.plan.seed(picture))
 
     @cached_property
     def clean_tokens(self) -> np.ndarray:
@@ -113,7 +115,7 @@ class Judge:
         shifted = self._crossed(before, lambda x, y: {"shift": (y - x).mean((0, 1))}, lambda x, fit: x + fit["shift"])
         views: dict[str, Sequence[np.ndarray] | np.ndarray] = {"restore": alone} if alone else {}
         if ablated and count >= FEWEST_FITTED:
-            views["transport"] = self._crossed(before, _fit, transport)
+            views["transport"] = self._crossed(before, _fit, lambda x, fitted: fitted.apply(x))
         arms = self._arms("plain", "shift", "pdc", "sms", "imc", *views)
         for i, questions in enumerate(self.mine):
             self._four(arms, questions, noisy[i], treated[i], {}, repaired)
@@ -132,7 +134,7 @@ class Judge:
         for i, questions in enumerate(self.mine):
             chosen = [q for q in questions if self.plan.questions[q].damaged]
             for q in chosen:
-                damaged[q] = garble(self.plan.questions[q].text, kind, severity, self.plan.seed(i))
+                damaged[q] = apply_to_text(self.plan.questions[q].text, kind, severity, self.plan.seed(i))
                 if damaged[q] not in memo:
                     memo[damaged[q]] = self._repair(damaged[q])
                 repaired[q] = memo[damaged[q]]
@@ -204,6 +206,6 @@ class Judge:
         return repair(self.model, check_question(question), rewrites=bool(self.model.rewrites)).repaired
 
 
-def _fit(noisy: np.ndarray, clean: np.ndarray) -> dict[str, np.ndarray]:
+def _fit(noisy: np.ndarray, clean: np.ndarray) -> LowRankMap:
     width = clean.shape[2]
-    return fit_transport(noisy.reshape(-1, width), clean.reshape(-1, width), RANK)
+    return fit_low_rank_map(noisy.reshape(-1, width), clean.reshape(-1, width), RANK)

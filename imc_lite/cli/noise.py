@@ -29,12 +29,12 @@ def noise(
     if (image is None) == (text is None):
         raise click.UsageError("give an IMAGE, or a question with --text.")
     if text is not None:
-        from imc_lite.noise.text import apply as damage
+        from imc_lite.noise.text import apply_to_text
 
         if output is not None or view["window"] is not None or view["frame"] is not None:
             raise click.UsageError("-o, --window and --frame are for pictures; a question is printed.")
         for line in lines(text):
-            click.echo(damage(line, kind, severity, seed))
+            click.echo(apply_to_text(line, kind, severity, seed))
         return
     if image is None or output is None:
         raise click.UsageError("name the PNG to write with -o.")
@@ -42,7 +42,7 @@ def noise(
 
     from imc_lite.files import write_atomically
     from imc_lite.images.load import load_image
-    from imc_lite.noise.image import apply
+    from imc_lite.noise.image import apply_to_image
 
-    noisy = apply(load_image(image, **view), kind, severity, seed)
+    noisy = apply_to_image(load_image(image, **view), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))

@@ -16,7 +16,7 @@ from imc_lite.models.deadline import NEVER, Deadline
 
 if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
-    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.remedies import LowRankMap
 
 LONGER = 3  # tokens that an answer may be longer than the expected one before it is cut
 
@@ -48,7 +48,7 @@ class MLLM(Protocol):
 
     Attributes:
         id, version: what answers say they come from.
-        statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.pdc.matcher.features`).
+        statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.pdc.features.features`).
         runtime: modules whose versions belong into an answer's report.
         rewrites: whether it may propose repairs of its own (`imc_lite.sms.selftest.can_rewrite`); None where nobody has
             asked it yet.
@@ -81,7 +81,7 @@ class MLLM(Protocol):
         """Encode one image, uint8 [H, W, 3] RGB of any size (preprocessing is the model's own)."""
         ...
 
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """Tokens float32 [N, D] through one map of the model's prototypes."""
         ...
 
@@ -150,12 +150,13 @@ class BaseMLLM:
         """None: they have to be built."""
         return None
 
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], in numpy."""
-        return tokens + (tokens @ transport.down - transport.offset) @ transport.up + transport.shift
+        return low_rank_map.apply(tokens)
 
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [B, F] -> probabilities [B, K], novelty [B], in numpy: fast enough beside an encoder."""
+        """Features [B, F] -> probabilities [B, K], out-of-distribution scores [B], in numpy, which is fast
+        enough beside an encoder."""
         return matcher.evidence(values)
 
     def agrees(self: MLLM, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[bool]:

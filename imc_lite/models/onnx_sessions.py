@@ -16,7 +16,7 @@ from imc_lite.models.deadline import Deadline
 if TYPE_CHECKING:
     import onnxruntime
 
-    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.remedies import LowRankMap
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BLOCKED = np.float32(-1e4)  # in an attention bias: what may not be seen
@@ -93,7 +93,7 @@ def interruptible(deadline: Deadline) -> Iterator[onnxruntime.RunOptions]:
         yield options
 
 
-def calibrated(session: onnxruntime.InferenceSession, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+def calibrated(session: onnxruntime.InferenceSession, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
     """float32 [N, D] -> float32 [N, D], through one map, by a session over calibrate.onnx."""
-    feeds = {"x": tokens, "down": transport.down, "up": transport.up}
-    return session.run(["y"], feeds | {"offset": transport.offset, "shift": transport.shift})[0]
+    feeds = {"x": tokens, "down": low_rank_map.down, "up": low_rank_map.up}
+    return session.run(["y"], feeds | {"offset": low_rank_map.offset, "shift": low_rank_map.shift})[0]

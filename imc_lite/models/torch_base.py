@@ -22,7 +22,7 @@ from imc_lite.models.greedy import greedy
 
 if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
-    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.remedies import LowRankMap
 
 BESIDE = 8  # candidates scored in one pass; their logits are as wide as the vocabulary
 
@@ -60,16 +60,16 @@ class TorchMLLM(BaseMLLM, ABC):
         """The text of an answer's tokens."""
 
     @torch.inference_mode()
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map; one kernel launch on CUDA."""
-        parts = {n: self._tensor(getattr(transport, n))[None] for n in ("down", "up", "offset", "shift")}
+        parts = {n: self._tensor(getattr(low_rank_map, n))[None] for n in ("down", "up", "offset", "shift")}
         weight = torch.ones(1, 1, device=self.device)
         return calibrate(self._tensor(tokens)[None], weight, LowRankMaps(**parts))[0][0].cpu().numpy()
 
     @torch.inference_mode()
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [B, F] -> probabilities float32 [B, K], novelty float32 [B]; one kernel launch on CUDA for
-        every 64 prototypes."""
+        """Features [B, F] -> probabilities float32 [B, K], out-of-distribution scores float32 [B]; one
+        kernel launch on CUDA for every 64 prototypes."""
         if self._banks is None or self._banks[0] is not matcher:
             self._banks = (matcher, _banks(matcher, self.device))
         found = [match_stats(self._tensor(values), bank) for bank in self._banks[1]]

@@ -1,65 +1,70 @@
-"""Artefacts that are in no bank and in no test: what "unknown" is learnt from.
+"""Artefacts that are in no bank and in no test: examples of what is out of distribution.
 
-A matcher that has only seen its own noises gives every strange picture the name of the nearest of them. Prototypes
-of a few other artefacts take those pictures instead (outlier exposure, Hendrycks et al., arXiv 1812.04606).
+A matcher that has only seen its own noises gives every other artefact the name of the nearest of them. Prototypes of a
+few others take those pictures instead, and their verdict is "unknown" (outlier exposure, Hendrycks et al., arXiv
+1812.04606). Their order is that of the prototypes: new ones go last.
 """
 
 from __future__ import annotations
 
-import io
-import zlib
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image, ImageFilter
 
-LEVELS: dict[str, tuple[float, float, float]] = {
-    "gaussian_blur": (1.2, 2.2, 3.6),  # sigma in pixels of a picture whose longer side has 320
-    "webp": (20, 6, 1),  # quality
-    "ringing": (0.5, 0.33, 0.2),  # share of k-space kept along each axis
-    "stripes": (0.04, 0.1, 0.22),  # deviation of a line's offset
-}
-FOREIGN = tuple((kind, level) for kind in LEVELS for level in range(3))
-REFERENCE = 320
+from imc_lite.images.resize import resize_planes
+from imc_lite.noise.image_unseen import compressed
+from imc_lite.noise.planes import IMAGE_NOISE, as_picture, as_planes, grid, scale
+
+OWN = "levels of our own"
 
 
-def spoil(image: np.ndarray, kind: str, level: int, seed: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [h, w, 3], longer side at most 320; `kind` of `LEVELS`, level 0-2."""
-    picture = Image.fromarray(image)
-    scale = max(1.0, max(picture.size) / REFERENCE)
-    size = [max(1, round(edge / scale)) for edge in picture.size]
-    small = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0) if scale > 1 else picture
-    rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
-    return np.asarray(_MAKERS[kind](small, LEVELS[kind][level], rng).convert("RGB"))
+@IMAGE_NOISE.register(
+    "gaussian_blur",
+    "out-of-distribution",
+    levels=(1.2, 2.2, 3.6),
+    measure="standard deviation of the kernel in pixels",
+    source="Pillow GaussianBlur",
+    differs=OWN,
+)
+def _gaussian_blur(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    return as_planes(as_picture(planes).filter(ImageFilter.GaussianBlur(level * scale(planes))))
 
 
-def _gaussian_blur(picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(level))
+@IMAGE_NOISE.register(
+    "webp",
+    "out-of-distribution",
+    levels=(20, 6, 1),
+    measure="quality",
+    source="libwebp, by way of Pillow",
+    differs=f"{OWN}; WebP has no grey, so grey pictures may come out one level coloured",
+)
+def _webp(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    return compressed(planes, "WEBP", int(level))
 
 
-def _webp(picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=int(level))
-    return Image.open(buffer)
-
-
-def _ringing(picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    planes = np.asarray(picture, np.float64)
+@IMAGE_NOISE.register(
+    "ringing",
+    "out-of-distribution",
+    levels=(0.5, 0.33, 0.2),
+    measure="share of k-space that is kept along each axis",
+    source="truncated k-space (Gibbs ringing)",
+    differs=OWN,
+)
+def _ringing(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     spectrum = np.fft.fft2(planes, axes=(0, 1))
-    kept = [np.abs(np.fft.fftfreq(n)) <= level / 2 for n in planes.shape[:2]]
-    cut = np.fft.ifft2(spectrum * np.outer(*kept)[..., None], axes=(0, 1)).real
-    return Image.fromarray(np.rint(cut.clip(0, 255)).astype(np.uint8))
+    kept = [np.abs(np.fft.fftfreq(n)) <= level / 2 / scale(planes) for n in planes.shape[:2]]
+    return np.fft.ifft2(spectrum * np.outer(*kept)[..., None], axes=(0, 1)).real
 
 
-def _stripes(picture: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
-    planes = np.asarray(picture, np.float64)
-    lines = 255 * level * rng.standard_normal((planes.shape[0], 1, 1))
-    return Image.fromarray(np.rint((planes + lines).clip(0, 255)).astype(np.uint8))
-
-
-_MAKERS: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
-    "gaussian_blur": _gaussian_blur,
-    "webp": _webp,
-    "ringing": _ringing,
-    "stripes": _stripes,
-}
+@IMAGE_NOISE.register(
+    "stripes",
+    "out-of-distribution",
+    levels=(0.04, 0.1, 0.22),
+    measure="standard deviation of what is added to a line",
+    source="line noise of scanners",
+    differs=OWN,
+)
+def _stripes(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    lines = level * rng.standard_normal((grid(planes)[0], 1, 1))
+    if len(lines) != len(planes):
+        lines = resize_planes(lines, (len(planes), 1), Image.Resampling.NEAREST)
+    return planes + lines

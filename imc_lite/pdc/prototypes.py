@@ -1,69 +1,46 @@
-"""Put noisy tokens back where clean ones lie: per noise kind and severity, what helps, and how much it leaves.
+"""The prototypes of an encoder, and the file that they are kept in.
 
-A `Remedy` says whether to restore the pixels first and which low-rank map to apply afterwards; both were kept only
-where cross-fitting on clean pictures and their noisy copies showed a gain. The map is the one of
-`imc_lite.kernels.calibrate.reference.calibrate`, exported to ONNX for hosts without torch.
+safetensors: the arrays of the matcher, of the bias-field classifier (`shading.*`) and of the low-rank maps; all that is
+no array stands in the header as JSON. The names in the file are those of its first version, so that old files read.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from imc_lite.errors import ImcError
-from imc_lite.pdc.bias_field import Shading
-from imc_lite.pdc.matcher import QUADRANTS, TOKENS, Matcher
+from imc_lite.errors import ImcError, shown
+from imc_lite.files import write_atomically
+from imc_lite.noise.registry import BANK_VERSION
+from imc_lite.pdc.bias_field import BiasFieldClassifier
+from imc_lite.pdc.features import QUADRANTS, TOKENS
+from imc_lite.pdc.matcher import Matcher
+from imc_lite.pdc.remedies import LowRankMap, Remedy
+from imc_lite.pdc.restorers import RESTORERS_VERSION
 
 FORMAT = 3
-# A judgement: beyond this share of the tokens' variance (strong gaussian noise and motion blur) the default model's
-# answers stay 2 to 4 points below clean ones after calibration (recipes/results/bench/results.json).
-GRADABLE_LIMIT = 0.55
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
-TRANSPORT_ARRAYS = ("down", "up", "offset", "shift")
-SHADING_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
-
-
-@dataclass(frozen=True)
-class Transport:
-    """x' = x + (x - m) V U + (c - m): V down [D, r], U up [r, D], m V offset [r], c - m shift [D], all float32."""
-
-    down: np.ndarray
-    up: np.ndarray
-    offset: np.ndarray
-    shift: np.ndarray
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """What to do about one noise at one severity.
-
-    `before` and `after` are the expected squared error of the tokens without and with the remedy, as shares of the
-    variance of clean tokens. `transport` indexes the file's maps; None where none helps.
-    """
-
-    kind: str
-    severity: int
-    restore: bool
-    transport: int | None
-    before: float
-    after: float
-
-    @property
-    def gradable(self) -> bool:
-        """Whether enough of the picture is expected to reach the language model."""
-        return self.after <= GRADABLE_LIMIT
+MAP_ARRAYS = ("down", "up", "offset", "shift")
+BIAS_FIELD_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
+REBUILD = "build them: imc-lite prototypes build"
 
 
 @dataclass(frozen=True)
 class Prototypes:
     """What `imc-lite prototypes build` writes: the matcher, the remedies, and what they belong to.
 
-    `facts` holds encoder (SHA-256 of its weights), preprocessing (SHA-256), bank version, seed, number of pictures,
-    and whether the model passed the self-test of rewriting questions.
+    Attributes:
+        matcher: names the noise.
+        remedies: what to do about it.
+        maps: the low-rank maps, stacked: down float16 [M, D, r], up float16 [M, r, D], offset float32 [M, r], shift
+            float32 [M, D].
+        facts: encoder (SHA-256 of its weights), preprocessing (SHA-256), versions of the noise bank and of the
+            restorers, seed, number of pictures, id of the model.
     """
 
     matcher: Matcher
@@ -75,20 +52,22 @@ class Prototypes:
         """None for clean and unknown pictures: they are left alone."""
         return next((r for r in self.remedies if (r.kind, r.severity) == (kind, severity)), None)
 
-    def transport(self, remedy: Remedy) -> Transport | None:
-        """The map of a remedy, in float32."""
-        if remedy.transport is None:
+    def low_rank_map(self, remedy: Remedy) -> LowRankMap | None:
+        """The map of a remedy, in float32; None where it has none."""
+        if remedy.map_index is None:
             return None
-        return Transport(**{n: self.maps[n][remedy.transport].astype(np.float32) for n in TRANSPORT_ARRAYS})
+        return LowRankMap(**{n: self.maps[n][remedy.map_index].astype(np.float32) for n in MAP_ARRAYS})
 
     def digest(self) -> str:
         """SHA-256 of everything that decides on a picture."""
         return sha256(self._bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write safetensors; everything that is no array goes into its JSON header."""
-        from imc_lite.files import write_atomically
+        """Write the file, all or nothing.
 
+        Raises:
+            ImcError: it cannot be written.
+        """
         data = self._bytes()
         write_atomically(path, lambda file: file.write(data))
 
@@ -100,55 +79,86 @@ class Prototypes:
             "format": FORMAT,
             "kinds": self.matcher.kinds,
             "severities": self.matcher.severities,
-            "novelty_limit": self.matcher.novelty_limit,
-            "familiar_limit": self.matcher.familiar_limit,
+            "novelty_limit": self.matcher.unknown_limit,
+            "familiar_limit": self.matcher.in_distribution_limit,
             "statistics": self.matcher.statistics,
-            "remedies": [asdict(r) for r in self.remedies],
+            "remedies": [_row(r) for r in self.remedies],
             **self.facts,
         }
         # safetensors writes an array's memory as it lies: only C order is read back as what it was.
         arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
-        shading = self.matcher.shading
-        if shading is not None:
-            arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(shading, n)) for n in SHADING_ARRAYS}
+        fields = self.matcher.bias_field
+        if fields is not None:
+            arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(fields, n)) for n in BIAS_FIELD_ARRAYS}
         return save(arrays, {"imc_lite": json.dumps(header)})
 
 
 def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
-    """Read prototypes built for the encoder and preprocessing with these SHA-256 (`MLLM.identity`).
+    """Read prototypes.
+
+    Args:
+        path: a file of `Prototypes.save`.
+        wanted: `MLLM.identity` of the model that they are to be used with.
 
     Raises:
-        ImcError: unreadable, or built for another encoder, preprocessing, noise bank or format.
+        ImcError: unreadable, or built for another encoder, preprocessing, noise bank, set of restorers or format.
     """
     from safetensors import SafetensorError, safe_open
 
-    from imc_lite.noise import BANK_VERSION
-
-    remedy = "build them: imc-lite prototypes build"
     try:
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})["imc_lite"])
             if header.pop("format") != FORMAT:
-                raise ImcError(f"the prototypes in {path} have another format; {remedy}")
-            arrays = {name: file.get_tensor(name) for name in (*MATCHER_ARRAYS, *TRANSPORT_ARRAYS)}
-            # Files written before there was a choice hold no word on it, and are of the default encoder.
-            statistics = header.pop("statistics", QUADRANTS)
-            if statistics not in (QUADRANTS, TOKENS):
-                raise ImcError(f"the prototypes in {path} are of statistics {statistics!r}, unknown here; {remedy}")
-            shading = None
-            if statistics == QUADRANTS or "shading.centre" in set(file.keys()):
-                shading = Shading(**{name: file.get_tensor(f"shading.{name}") for name in SHADING_ARRAYS})
-        names = {"kinds": tuple(header.pop("kinds")), "severities": tuple(header.pop("severities"))}
-        limits = {"novelty_limit": header.pop("novelty_limit")}
-        # Files written before maps had a limit of their own: that of the default model's pictures lies above.
-        limits["familiar_limit"] = header.pop("familiar_limit", limits["novelty_limit"])
-        remedies = tuple(Remedy(**r) for r in header.pop("remedies"))
+                raise ImcError(f"the prototypes in {shown(path)} have another format; {REBUILD}")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        # Files written before there was a choice hold no word on it, and are of the default encoder.
+        statistics = header.pop("statistics", QUADRANTS)
+        if statistics not in (QUADRANTS, TOKENS):
+            raise ImcError(
+                f"the prototypes in {shown(path)} are of statistics {shown(statistics)!r}, unknown here; {REBUILD}"
+            )
+        # Before there was a limit for the maps alone, everything that got a name was calibrated.
+        unknown = header.pop("novelty_limit")
+        matcher = Matcher(
+            **{n: arrays[n] for n in MATCHER_ARRAYS},
+            kinds=tuple(header.pop("kinds")),
+            severities=tuple(header.pop("severities")),
+            unknown_limit=unknown,
+            in_distribution_limit=header.pop("familiar_limit", unknown),
+            bias_field=_bias_field(arrays, statistics),
+            statistics=statistics,
+        )
+        remedies = tuple(_remedy(row) for row in header.pop("remedies"))
+        maps = {n: arrays[n] for n in MAP_ARRAYS}
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ImcError(f"{path} holds no readable prototypes; {remedy}") from error
+        raise ImcError(f"{shown(path)} holds no readable prototypes; {REBUILD}") from error
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
         if header.get(name) != value:
-            raise ImcError(f"the prototypes in {path} belong to another {name}; {remedy}")
-    matcher = Matcher(
-        **{n: arrays[n] for n in MATCHER_ARRAYS}, **names, **limits, shading=shading, statistics=statistics
-    )
-    return Prototypes(matcher, remedies, {n: arrays[n] for n in TRANSPORT_ARRAYS}, header)
+            raise ImcError(f"the prototypes in {shown(path)} belong to another {name}; {REBUILD}")
+    # Files written before the restorers had a version were built with the first.
+    if header.get("restorers", "1") != RESTORERS_VERSION:
+        raise ImcError(f"the prototypes in {shown(path)} belong to another version of the restorers; {REBUILD}")
+    return Prototypes(matcher, remedies, maps, header)
+
+
+def _bias_field(arrays: dict[str, np.ndarray], statistics: str) -> BiasFieldClassifier | None:
+    """The default encoder's prototypes have one, others may."""
+    if statistics != QUADRANTS and "shading.centre" not in arrays:
+        return None
+    return BiasFieldClassifier(**{n: arrays[f"shading.{n}"] for n in BIAS_FIELD_ARRAYS})
+
+
+def _row(remedy: Remedy) -> dict[str, Any]:
+    """A remedy as the file has it."""
+    return {
+        "kind": remedy.kind,
+        "severity": remedy.severity,
+        "restore": remedy.restore,
+        "transport": remedy.map_index,
+        "before": remedy.before,
+        "after": remedy.after,
+    }
+
+
+def _remedy(row: dict[str, Any]) -> Remedy:
+    return Remedy(map_index=row.pop("transport"), **row)

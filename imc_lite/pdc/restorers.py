@@ -1,7 +1,7 @@
 """Pixel restoration, matched to the noise that was found, for the kinds where it pays.
 
 Calibration alone cannot bring back what the encoder never passed on; the pixels still hold it. Whether a restorer
-pays is decided per kind and severity when prototypes are built, on the encoder's own tokens.
+pays is decided for each kind and severity when prototypes are built, on the encoder's own tokens.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from imc_lite.errors import ImcError
-from imc_lite.noise.image import LEVELS
+from imc_lite.errors import ImcError, shown
+from imc_lite.images.resize import resize_planes, shrink_planes, size_within
+from imc_lite.noise.image import IMAGE_NOISE
+from imc_lite.noise.planes import REFERENCE
 
-SIDE = 320  # what the encoder sees; restoring more pixels than that would be wasted
+# Remedies are chosen for one version. A restorer that gives other pixels needs another, and prototypes fitted to it.
+RESTORERS_VERSION = "1"
 MAX_GAIN = 25.0
 BLOCK, STRIDE = 8, 3  # of the sliding cosine transform
 THRESHOLD = 2.0  # times the noise's deviation; above 2.5 small structure goes with the noise
@@ -22,6 +25,8 @@ THRESHOLD = 2.0  # times the noise's deviation; above 2.5 small structure goes w
 
 def restore(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
     """A picture without its noise as far as the pixels allow, its longer side at most 320.
+
+    At that size the noise is as strong as its level says (`imc_lite.noise`), and most encoders see no more.
 
     Args:
         image: uint8 [H, W, 3].
@@ -32,12 +37,12 @@ def restore(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
         uint8 [h, w, 3].
 
     Raises:
-        ImcError: there is no restorer for this kind.
+        ImcError: there is no restorer for this kind, or no such severity.
     """
     if kind not in RESTORERS:
-        raise ImcError(f"no restorer for {kind!r}: choose one of {', '.join(RESTORERS)}")
+        raise ImcError(f"no restorer for {shown(kind)!r}: choose one of {', '.join(RESTORERS)}")
     grey = (image[..., :1] == image).all()
-    restored = RESTORERS[kind](image[..., :1] if grey else image, LEVELS[kind][severity - 1])
+    restored = RESTORERS[kind](image[..., :1] if grey else image, IMAGE_NOISE.find(kind).level(severity))
     return np.ascontiguousarray(np.broadcast_to(np.rint(restored).clip(0, 255), (*restored.shape[:2], 3)), np.uint8)
 
 
@@ -45,11 +50,11 @@ def _impulse(image: np.ndarray, level: float) -> np.ndarray:
     """Fill black and white pixels from their other neighbours; where all are extreme (a black background), by the
     median (Toh & Isa 2010, noise adaptive switching median, https://doi.org/10.1109/LSP.2009.2038769)."""
     good = ((image > 0) & (image < 255)).astype(np.float32)
-    size = _fit(image)
+    size = size_within(image.shape, REFERENCE)
     # Averaging only good pixels while shrinking: an impulse smaller than a target pixel vanishes here.
-    weight = _shrink(good, size)
-    values = _shrink(image * good, size) / np.maximum(weight, 1e-6)
-    plain = _shrink(image.astype(np.float32), size)
+    weight = shrink_planes(good, size)
+    values = shrink_planes(image * good, size) / np.maximum(weight, 1e-6)
+    plain = shrink_planes(image.astype(np.float32), size)
     padded = np.pad(plain, ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = plain.shape[:2]
     median = np.median(
@@ -62,7 +67,7 @@ def _impulse(image: np.ndarray, level: float) -> np.ndarray:
 
 def _low_contrast(image: np.ndarray, level: float) -> np.ndarray:
     """Widen the grey levels around each channel's mean until the first of them reaches black or white."""
-    small = _shrink(image.astype(np.float32), _fit(image))
+    small = shrink_planes(image.astype(np.float32), size_within(image.shape, REFERENCE))
     mean = small.mean((0, 1), keepdims=True)
     below, above = (mean - small).max((0, 1)), (small - mean).max((0, 1))
     room = np.concatenate([mean.ravel() / np.maximum(below, 1e-3), (255 - mean.ravel()) / np.maximum(above, 1e-3)])
@@ -80,7 +85,7 @@ def _speckle(image: np.ndarray, level: float) -> np.ndarray:
 def _threshold(image: np.ndarray, level: float, relative: bool) -> np.ndarray:
     """Sliding cosine transform, coefficients below the noise dropped; for speckle the noise follows each block's
     mean (Yu & Sapiro 2011, DCT image denoising, https://doi.org/10.5201/ipol.2011.ys-dct; blocks weigh by sparsity)."""
-    small = _shrink(image.astype(np.float32) / 255, _fit(image))
+    small = shrink_planes(image.astype(np.float32) / 255, size_within(image.shape, REFERENCE))
     planes = np.moveaxis(np.pad(small, ((BLOCK, BLOCK), (BLOCK, BLOCK), (0, 0)), mode="symmetric"), 2, 0)
     k = np.arange(BLOCK)
     basis = np.sqrt(2 / BLOCK) * np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * BLOCK))
@@ -108,27 +113,10 @@ def _threshold(image: np.ndarray, level: float, relative: bool) -> np.ndarray:
 
 def _pixelation(image: np.ndarray, level: float) -> np.ndarray:
     """Back to the coarse grid and up again with a smooth kernel: blocks have edges that no scanner makes."""
-    small = _shrink(image.astype(np.float32), _fit(image))
+    small = shrink_planes(image.astype(np.float32), size_within(image.shape, REFERENCE))
     size = small.shape[:2]
-    coarse = _shrink(small, (max(1, round(size[0] * level)), max(1, round(size[1] * level))))
-    return _resize(coarse, size, Image.Resampling.LANCZOS)
-
-
-def _fit(image: np.ndarray) -> tuple[int, int]:
-    scale = max(1.0, max(image.shape[:2]) / SIDE)
-    return max(1, round(image.shape[0] / scale)), max(1, round(image.shape[1] / scale))
-
-
-def _shrink(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 [H, W, C] -> float32 [*size, C], each target pixel the mean of what it covers."""
-    if planes.shape[:2] == size:
-        return planes
-    return _resize(planes, size, Image.Resampling.BOX)
-
-
-def _resize(planes: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
-    layers = [Image.fromarray(planes[..., c]).resize(size[::-1], method) for c in range(planes.shape[2])]
-    return np.stack([np.asarray(layer) for layer in layers], 2)
+    coarse = shrink_planes(small, (max(1, round(size[0] * level)), max(1, round(size[1] * level))))
+    return resize_planes(coarse, size, Image.Resampling.LANCZOS)
 
 
 def _blur(planes: np.ndarray) -> np.ndarray:

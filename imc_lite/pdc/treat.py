@@ -48,33 +48,34 @@ def treat(
     perceived = time.perf_counter()
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
-        noise, familiar = prototypes.matcher.match(perception.stats, model.evidence)
-        report = judge(prototypes, noise, familiar)
+        noise, in_distribution = prototypes.matcher.match(perception.stats, model.evidence)
+        report = judge(prototypes, noise, in_distribution)
         remedy = prototypes.remedy(noise.kind, noise.severity)
         if remedy is not None and remedy.restore:
             restored = restore(pixels, noise.kind, noise.severity)
             tokens = model.perceive(restored).tokens
             report = replace(report, restored=True)
-        transport = prototypes.transport(remedy) if remedy is not None and familiar else None
-        if transport is not None:
-            tokens = model.calibrate(tokens, transport)
+        low_rank_map = prototypes.low_rank_map(remedy) if remedy is not None and in_distribution else None
+        if low_rank_map is not None:
+            tokens = model.calibrate(tokens, low_rank_map)
             report = replace(report, calibrated=True)
     return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
 
 
 def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:
     """The verdict on a picture, uint8 [H, W, 3] RGB, from one encoder pass; nothing is done about it."""
-    noise, familiar = prototypes.matcher.match(model.perceive(pixels).stats, model.evidence)
-    return judge(prototypes, noise, familiar)
+    noise, in_distribution = prototypes.matcher.match(model.perceive(pixels).stats, model.evidence)
+    return judge(prototypes, noise, in_distribution)
 
 
-def judge(prototypes: Prototypes, noise: Noise, familiar: bool) -> ImageReport:
-    """Is a picture with this noise gradable, and if not, why? `familiar`: of a kind that the prototypes know."""
+def judge(prototypes: Prototypes, noise: Noise, in_distribution: bool) -> ImageReport:
+    """Is a picture with this noise gradable, and if not, why? `in_distribution`: like those that the prototypes were
+    fitted to."""
     remedy = prototypes.remedy(noise.kind, noise.severity)
     if noise.kind == "unknown":
         reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
         return ImageReport(None, noise, None, reason)
-    if remedy is not None and not familiar:
+    if remedy is not None and not in_distribution:
         reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
         return ImageReport(None, noise, None, reason)
     if remedy is None or remedy.gradable:

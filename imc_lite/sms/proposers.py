@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imc_lite.noise.shorthand import SHORTHAND
-from imc_lite.noise.text import OCR_PAIRS, ROWS
+from imc_lite.noise.text_bank import OCR_PAIRS, ROWS
 from imc_lite.sms.lexicon import Lexicon
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

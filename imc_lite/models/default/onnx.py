@@ -21,7 +21,7 @@ from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.onnx_sessions import Sessions, calibrated
 
 if TYPE_CHECKING:
-    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.remedies import LowRankMap
 
 BESIDE = 768  # tokens of one pass over questions side by side; its attention bias grows with their square
 
@@ -75,9 +75,9 @@ class OrtMLLM(BaseMLLM):
         tokens, stats = self.sessions["encoder"].run(["tokens", "stats"], {"pixels": preprocess(image)[None]})
         return Perception(tokens[0], stats[0])
 
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
-        return calibrated(self.sessions["calibrate"], tokens, transport)
+        return calibrated(self.sessions["calibrate"], tokens, low_rank_map)
 
     def generate(
         self,

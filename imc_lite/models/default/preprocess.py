@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
-SIDE = 320
+from imc_lite.images.resize import resize_picture, size_filling
+from imc_lite.models.default.spec import ENCODER
 
 
 def preprocess(image: np.ndarray) -> np.ndarray:
@@ -14,11 +14,9 @@ def preprocess(image: np.ndarray) -> np.ndarray:
     Centred on a black square, resized with bicubic interpolation, (x - 127) / 128 (EfficientNet-Lite's own
     scaling, https://github.com/tensorflow/tpu, models/official/efficientnet/lite).
     """
-    picture = Image.fromarray(image)
-    longest = max(picture.size)
     # Shrink first, pad after: a square of a huge panorama's long side need never exist.
-    size = [max(1, round(edge * SIDE / longest)) for edge in picture.size]
-    small = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    square = Image.new("RGB", (SIDE, SIDE))
-    square.paste(small, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
-    return (np.asarray(square, np.float32).transpose(2, 0, 1) - 127.0) / 128.0
+    height, width = size_filling(image.shape, ENCODER.side)
+    top, left = (ENCODER.side - height) // 2, (ENCODER.side - width) // 2
+    square = np.zeros((ENCODER.side, ENCODER.side, 3), np.float32)
+    square[top : top + height, left : left + width] = resize_picture(image, (height, width))
+    return (square.transpose(2, 0, 1) - ENCODER.mean) / ENCODER.std

@@ -18,7 +18,7 @@ from imc_lite.errors import ImcError
 from imc_lite.models.base import Perception
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
-from imc_lite.models.default.spec import STAGES, TAPS
+from imc_lite.models.default.spec import ENCODER
 from imc_lite.models.torch_base import TorchMLLM
 
 Weights = dict[str, torch.Tensor]
@@ -141,19 +141,14 @@ def encode(pixels: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.
         return [v.mean((3, 5)).permute(0, 2, 3, 1).flatten(1) for v in (cells, cells.square())]
 
     x = conv(pixels, "stem", 3, 2, 1, act=True)
-    stats, index, width = tap(x), 0, 32
-    for stage, (repeats, kernel, stride, out) in enumerate(STAGES):
-        for i in range(repeats):
-            name, step, y = f"blocks.{index}", stride if i == 0 else 1, x
-            inside = width * (6 if stage else 1)
-            if stage:
-                y = conv(y, f"{name}.expand", 1, 1, 1, act=True)
-            y = conv(y, f"{name}.depthwise", kernel, step, inside, act=True)
-            y = conv(y, f"{name}.project", 1, 1, 1, act=False)
-            x = x + y if step == 1 and width == out else y
-            if index in TAPS:
-                stats += tap(x)
-            width, index = out, index + 1
+    stats = tap(x)
+    for block in ENCODER.blocks:
+        y = conv(x, f"{block.name}.expand", 1, 1, 1, act=True) if block.expands else x
+        y = conv(y, f"{block.name}.depthwise", block.kernel, block.stride, block.inside, act=True)
+        y = conv(y, f"{block.name}.project", 1, 1, 1, act=False)
+        x = x + y if block.residual else y
+        if block.tapped:
+            stats += tap(x)
     x = conv(x, "head", 1, 1, 1, act=True)
     return F.avg_pool2d(x, 2).flatten(2).transpose(1, 2), torch.cat(stats, 1)
 

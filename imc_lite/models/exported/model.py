@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-    from imc_lite.pdc.prototypes import Transport
+    from imc_lite.pdc.remedies import LowRankMap
 
 
 class ExportedMLLM(BaseMLLM):
@@ -62,9 +62,9 @@ class ExportedMLLM(BaseMLLM):
         pixels = prepare(image, self.config["picture"])
         return Perception(*self.sessions["encoder"].run(["tokens", "stats"], {"pixels": pixels}))
 
-    def calibrate(self, tokens: np.ndarray, transport: Transport) -> np.ndarray:
+    def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""
-        return calibrated(self.sessions["calibrate"], tokens, transport)
+        return calibrated(self.sessions["calibrate"], tokens, low_rank_map)
 
     def generate(
         self,

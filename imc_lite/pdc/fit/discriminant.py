@@ -6,57 +6,72 @@ from dataclasses import replace
 
 import numpy as np
 
-from imc_lite.noise.artefacts import FOREIGN
-from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.pdc.matcher import QUADRANTS, Matcher
+from imc_lite.errors import ImcError
+from imc_lite.noise.image import IMAGE_NOISE
+from imc_lite.noise.registry import Role
+from imc_lite.pdc.features import QUADRANTS
+from imc_lite.pdc.fit.crossfit import CLEAN_KEPT, FOLDS, STILL, draw_folds
+from imc_lite.pdc.matcher import Matcher
 
-KNOWN = (("clean", 0), *((kind, severity) for kind in IMAGE_KINDS for severity in range(1, 6)))
-CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in FOREIGN))
-FOLDS = 4
+
+def _conditions(role: Role) -> tuple[tuple[str, int], ...]:
+    kinds = IMAGE_NOISE.kinds(role)
+    return tuple((kind.name, severity) for kind in kinds for severity in range(1, len(kind.levels) + 1))
+
+
+# What every picture is looked at under: 36 conditions that have a name, 12 that are learnt as "unknown".
+KNOWN = (("clean", 0), *_conditions("bank"))
+OUT_OF_DISTRIBUTION = _conditions("out-of-distribution")
+CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in OUT_OF_DISTRIBUTION))
 CLUSTERS = 3  # x-ray films, slices and cells differ more than noise does; more clusters gained nothing
 PER_CLUSTER = 40  # fewer pictures do not carry a cluster's 48 means
 SHRINKAGE = 2e-4
-CLEAN_KEPT = 0.985  # share of clean pictures that cross-fitting must leave clean
-# Times the median novelty of known pictures. A quantile that nearly all stay below is decided by the oddest pictures,
-# of few pictures by one or two (between 7 and 21 of 48, where the median is always 0.9); naming a noise survives
-# that, a map of other pictures' tokens does harm (recipes/results/foreign.json).
-FAMILIAR = 5.5
-# Features that hardly move under any noise: channels that never fire, or always fully. What little they show is
-# rounding, which is another on every processor, and weighed by its own tiny variance it would make all there unknown.
-STILL = 1e-3  # standard deviation
-KNOWN_KEPT = 0.998  # share of known pictures whose novelty cross-fitting must leave below the limit
+KNOWN_KEPT = 0.998  # share of known pictures that must not be called unknown where they were not fitted on
+# A picture counts as in-distribution up to so many times the median score of known pictures. Not up to a quantile: one
+# that nearly all stay below is decided by the oddest pictures, of few pictures by one or two (between 7 and 21 of 48,
+# where the median is always 0.9). Naming a noise survives that, a map of other pictures' tokens does harm
+# (recipes/results/foreign.json).
+IN_DISTRIBUTION = 5.5
 
-_NAMES = ("clean", *IMAGE_KINDS, "unknown")
+_NAMES = ("clean", *IMAGE_NOISE.names("bank"), "unknown")
 _KIND = np.array([_NAMES.index(kind) for kind, _ in CONDITIONS])
 
 
 def fit_matcher(
     table: np.ndarray, rng: np.random.Generator, statistics: str = QUADRANTS, most: int = CLUSTERS
 ) -> Matcher:
-    """Fit on all pictures; temperature, bias and novelty limit are set where a fold was not fitted on.
+    """Fit on all pictures; temperature, bias and limits are set on pictures that were not fitted on.
 
     Args:
         table: float64 [N, 48, F], every picture under every condition of `CONDITIONS`.
         rng: draws the folds and the clusters' seeds.
-        statistics: how the features were made of an encoder's statistics (`imc_lite.pdc.matcher.features`).
+        statistics: how the features were made of an encoder's statistics (`imc_lite.pdc.features.features`).
         most: clusters at most, of 48 prototypes each.
+
+    Raises:
+        ImcError: the features are the same for every picture.
     """
-    folds = rng.permutation(len(table)) % FOLDS
+    if (table.reshape(-1, table.shape[2]).std(0) < STILL).all():
+        raise ImcError(
+            "the encoder's statistics are the same for every picture and noise, so no noise can be told by them; "
+            "take statistics of its early layers"
+        )
+    folds = draw_folds(len(table), rng)
     logits = np.empty((len(table), len(CONDITIONS), len(CONDITIONS)))
-    novelty = np.empty((len(table), len(CONDITIONS)))
+    scores = np.empty((len(table), len(CONDITIONS)))
     seed = int(rng.integers(2**31))
     for fold in range(FOLDS):
         part = fit(table[folds != fold], seed, most)
         for i in np.flatnonzero(folds == fold):
-            distance, novelty[i] = _distances(part, table[i])
+            distance, scores[i] = _distances(part, table[i])
             logits[i] = -0.5 * distance
     temperature = min(np.geomspace(0.5, 60, 50), key=lambda t: _cross_entropy(logits / t))
     bias, kept = 0.0, logits[:, 0] / temperature
     # The smallest bias that keeps enough clean pictures clean: it is taken from the mildest noise.
     while (_by_kind(kept + bias * (_KIND == 0)).argmax(-1) == 0).mean() < CLEAN_KEPT and bias < 50:
         bias += 0.1
-    limit = float(np.quantile(novelty[:, : len(KNOWN)], KNOWN_KEPT))
-    familiar = FAMILIAR * float(np.median(novelty[:, : len(KNOWN)]))
+    known = scores[:, : len(KNOWN)]
+    unknown_limit = float(np.quantile(known, KNOWN_KEPT))
     whole = fit(table, seed, most)
     clean = np.array([k == "clean" for k in whole.kinds])
     return replace(
@@ -65,8 +80,8 @@ def fit_matcher(
         points=whole.points / np.sqrt(temperature),
         reconstruct=whole.reconstruct * np.sqrt(temperature),
         bias=bias * clean,
-        novelty_limit=limit,
-        familiar_limit=min(limit, familiar),
+        unknown_limit=unknown_limit,
+        in_distribution_limit=min(unknown_limit, IN_DISTRIBUTION * float(np.median(known))),
         statistics=statistics,
     )
 
@@ -89,6 +104,7 @@ def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
     whiten = toward @ (basis / spread)
     reconstruct = (basis / spread).T @ apart
     variance = ((within - within @ whiten @ reconstruct) ** 2).mean(0)
+    # Weighed by its own tiny variance, the rounding of a still feature would make every picture unknown.
     still = table.reshape(-1, table.shape[2]).std(0) < STILL
     whiten[still] = 0
     names = [c for _ in means for c in CONDITIONS]
@@ -101,8 +117,8 @@ def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
         reconstruct=reconstruct,
         kinds=tuple(k for k, _ in names),
         severities=tuple(s for _, s in names),
-        novelty_limit=np.inf,
-        familiar_limit=np.inf,
+        unknown_limit=np.inf,
+        in_distribution_limit=np.inf,
     )
 
 
@@ -122,7 +138,8 @@ def clusters(clean: np.ndarray, seed: int, most: int = CLUSTERS, rounds: int = 3
 
 
 def _distances(matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features [B, F] -> squared distance to each condition's nearest cluster [B, 48], novelty [B]."""
+    """Features [B, F] -> squared distance to the prototype of each condition in the nearest cluster [B, 48],
+    out-of-distribution scores [B]."""
     apart = values - matcher.mean
     z = apart @ matcher.whiten
     distance = ((z[:, None] - matcher.points) ** 2).sum(2).reshape(len(values), -1, len(CONDITIONS)).min(1)

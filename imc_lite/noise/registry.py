@@ -1,0 +1,101 @@
+"""Kinds of noise: each one is a registered object that holds its levels, its function and its source.
+
+To add a kind, write its function in the file of its role and register it there (`docs/noise.md` shows how).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from imc_lite.errors import ImcError, shown
+
+# Prototypes belong to one version. A changed level, probability or function gives other noise under the same name: it
+# needs another version, and prototypes that are fitted to it.
+BANK_VERSION = "1"
+Role = Literal["bank", "unseen", "out-of-distribution"]
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class NoiseKind(Generic[Function]):
+    """One kind of noise.
+
+    Attributes:
+        name: as in verdicts and on the command line.
+        role: "bank": prototypes and repairs are built for it. "unseen": for tests only, nothing is built from it.
+            "out-of-distribution": an example of what is in no bank, from which the verdict "unknown" is learnt.
+        levels: strength at severity 1, 2, …
+        measure: what a level measures, with its unit.
+        source: where the kind is from.
+        differs: what is done otherwise than there.
+        function: does it.
+    """
+
+    name: str
+    role: Role
+    levels: tuple[float, ...]
+    measure: str
+    source: str
+    differs: str
+    function: Function
+
+    def level(self, severity: int) -> float:
+        """The level at a severity, counted from 1.
+
+        Raises:
+            ImcError: there is no such severity.
+        """
+        if severity not in range(1, len(self.levels) + 1):
+            raise ImcError(
+                f"severity {shown(severity)} is out of range: choose 1 (mild) to {len(self.levels)} (severe)"
+            )
+        return self.levels[int(severity) - 1]
+
+
+class Registry(Generic[Function]):
+    """All kinds of noise that one medium can have, in the order in which they were registered.
+
+    That order decides which prototype stands for which kind: a new kind goes behind the others of its role.
+    """
+
+    def __init__(self, medium: str) -> None:
+        """Start empty; `medium` is what error messages call it."""
+        self.medium = medium
+        self._kinds: dict[str, NoiseKind[Function]] = {}
+
+    def register(
+        self, name: str, role: Role, *, levels: tuple[float, ...], measure: str, source: str, differs: str = ""
+    ) -> Callable[[Function], Function]:
+        """A decorator that registers a function as a kind of noise; the arguments are the fields of `NoiseKind`.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._kinds:
+            raise ValueError(f"{self.medium} noise {name!r} is registered already")
+
+        def register(function: Function) -> Function:
+            self._kinds[name] = NoiseKind(name, role, levels, measure, source, differs, function)
+            return function
+
+        return register
+
+    def find(self, name: str) -> NoiseKind[Function]:
+        """The kind of that name.
+
+        Raises:
+            ImcError: there is none.
+        """
+        if name not in self._kinds:
+            raise ImcError(f"unknown {self.medium} noise {shown(name)!r}: choose one of {', '.join(self._kinds)}")
+        return self._kinds[name]
+
+    def kinds(self, role: Role | None = None) -> tuple[NoiseKind[Function], ...]:
+        """All kinds, or those of one role."""
+        return tuple(kind for kind in self._kinds.values() if role in (None, kind.role))
+
+    def names(self, role: Role | None = None) -> tuple[str, ...]:
+        """The names of `kinds`."""
+        return tuple(kind.name for kind in self.kinds(role))

@@ -1,0 +1,45 @@
+"""Features of a picture, by which its noise is told: made of the encoder's statistics, moved by noise more than by
+what the picture shows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imc_lite.models.default.spec import ENCODER
+
+QUADRANTS, TOKENS = "quadrants", "tokens"  # what an encoder's statistics are, and so how features are made of them
+
+
+def features(stats: np.ndarray, statistics: str = QUADRANTS) -> np.ndarray:
+    """Statistics of an encoder pass -> float64 features.
+
+    Args:
+        stats: float32 [..., S].
+        statistics: "quadrants", the default encoder's moments by quadrant, [..., 1664] -> [..., 832]; or "tokens",
+            means and deviations over the tokens of early hidden states, as many features as statistics, on the
+            signed log scale of `imc_lite.kernels.match.reference.pool`.
+    """
+    if statistics == TOKENS:
+        values = stats.astype(np.float64)
+        return np.sign(values) * np.log1p(np.abs(values))
+    return _of_quadrants(stats)
+
+
+def _of_quadrants(stats: np.ndarray) -> np.ndarray:
+    """Moments by quadrant float32 [..., 1664] -> float64 [..., 832].
+
+    For each channel: mean, standard deviation, and the deviation of either between the quadrants, because a bias
+    field that brightens one side and darkens the other leaves the mean as it is. All on a signed log scale, because
+    channels differ by orders of magnitude.
+    """
+    parts, at = [], 0
+    for channels in ENCODER.tap_channels:
+        block = stats[..., at : at + 8 * channels].reshape(*stats.shape[:-1], 2, 4, channels).astype(np.float64)
+        at += 8 * channels
+        mean, square = block[..., 0, :, :], block[..., 1, :, :]
+        whole_mean, whole_square = mean.mean(-2), square.mean(-2)
+        spread = np.sqrt(np.maximum(square - mean**2, 0))
+        whole_spread = np.sqrt(np.maximum(whole_square - whole_mean**2, 0))
+        parts += [whole_mean, whole_spread, mean.std(-2), spread.std(-2)]
+    values = np.concatenate(parts, -1)
+    return np.sign(values) * np.log1p(20 * np.abs(values))
