@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import onnx
 import torch
 from imc_lite.kernels.calibrate import reference
@@ -25,7 +23,6 @@ def calibrate_graph() -> onnx.ModelProto:
     tokens, width, rank = 3, 8, 2
     sizes = {"x": (tokens, width), "down": (width, rank), "up": (rank, width), "offset": (rank,), "shift": (width,)}
     shapes = {"x": (n, d), "down": (d, r), "up": (r, d), "offset": (r,), "shift": (d,)}
-    buffer = io.BytesIO()
     program = torch.onnx.export(
         Calibrate(),
         tuple(torch.zeros(size) for size in sizes.values()),
@@ -36,8 +33,8 @@ def calibrate_graph() -> onnx.ModelProto:
         dynamic_shapes={name: dict(enumerate(dims)) for name, dims in shapes.items()},
         opset_version=18,
     )
-    program.save(buffer)
-    return without_traces(onnx.load_from_string(buffer.getvalue()), "calibrate")
+    assert program is not None, "the exporter gives a program where dynamo is set"
+    return without_traces(program.model_proto, "calibrate")
 
 
 def without_traces(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -164,7 +164,7 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
     q_size, kv_size = c.heads * c.head_dim, c.kv_heads * c.head_dim
     cos = t.weight("cos", (c.positions, c.head_dim // 2))
     sin = t.weight("sin", (c.positions, c.head_dim // 2))
-    cache = ["B", c.kv_heads, "M", c.head_dim]
+    cache: list[int | str] = ["B", c.kv_heads, "M", c.head_dim]
     inputs = [
         _value("inputs_embeds", [1, "S", c.hidden]),
         _value("position_ids", [1, "S"], TensorProto.INT64),

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -62,7 +63,7 @@ def quantize_encoder(source: Path, destination: Path) -> Bundle:
             # From the copy: onnx refuses weights that have several names, as a deduplicated disk gives them.
             quantize_graph(work / "encoder.onnx", work / "encoder.onnx", samples(fitted), KEPT, BITS)
             facts = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
-            encoder = {"precision": "int8", "of": bundle.files["encoder.bin"]["sha256"]}
+            encoder: dict[str, Any] = {"precision": "int8", "of": bundle.files["encoder.bin"]["sha256"]}
             facts["version"] = f"{bundle.version}-int8"
             write_manifest(work, {**facts, "encoder": encoder})
             before, after = (float(np.mean(named(OrtMLLM(folder), held, (4,)))) for folder in (source, work))

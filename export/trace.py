@@ -173,7 +173,7 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, mllm: HfMLLM, masks: list[str], deepstack: int) -> None:
         super().__init__()
-        text = find(mllm.model, mllm.family.language)
+        text: Any = find(mllm.model, mllm.family.language)
         if text is None:
             raise ImcError(f"{type(mllm.model).__name__} has no {mllm.family.language}; it cannot be exported")
         self.text, self.head, self.masks, self.deepstack = text, mllm.model.get_output_embeddings(), masks, deepstack

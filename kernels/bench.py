@@ -146,7 +146,8 @@ def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str
         hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth, num_attention_heads=width // 64 or 1,
         image_size=side, patch_size=14,
     )  # fmt: skip
-    model = SiglipVisionModel(config).to(device=device, dtype=dtype).eval()
+    model: Any = SiglipVisionModel(config)
+    model.to(device, dtype).eval()
     pixels = torch.zeros(1, 3, side, side, device=device, dtype=dtype)
     with torch.no_grad():
         return {"op": "tower", "provider": "transformers", **times(clock(lambda: model(pixels), device))}

@@ -34,6 +34,7 @@ def _session(folder: Path, name: str, graph, layout, tensors) -> ort.InferenceSe
     return ort.InferenceSession(str(folder / f"{name}.onnx"), options, ["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 def test_committed_templates_are_current(tmp_path):
     write_templates(tmp_path)
     for name in ("encoder.onnx", "projector.onnx", "decoder.onnx", "layout.json", "preprocessing.json"):

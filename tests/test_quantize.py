@@ -1,15 +1,16 @@
 """The encoder in 8 bits: what it is made of, that it takes the float32 one's place, and when it may not."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from imc_lite import IMC, ImcError, load_image
+from imc_lite.bench.data import load_edition
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.store import Bundle
+from imc_lite.cli.main import cli
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import apply_to_image
 
@@ -55,11 +56,15 @@ def test_only_the_known_encoder_is_quantized(default_bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_writes_a_bundle_that_takes_the_prototypes(default_bundle, default_model, chest, tmp_path):
+def test_the_command_writes_a_bundle_that_takes_the_prototypes(
+    default_bundle, default_model, chest, tmp_path, monkeypatch
+):
+    """On every third of the packaged pictures; all of them take minutes."""
+    monkeypatch.setattr(quantize, "load_edition", lambda: load_edition()[::3])
+    monkeypatch.setattr(quantize, "CALIBRATION", 24)
     folder = tmp_path / "model"
-    command = [sys.executable, "-m", "imc_lite", "export", "default", "--precision", "int8", "-o", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
+    done = CliRunner().invoke(cli, ["export", "default", "--precision", "int8", "-o", str(folder)])
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{folder}\n", "")
     made = Bundle(folder)
     said = made.manifest["encoder"]
     assert said["precision"] == "int8" and said["of"] == default_model.bundle.files["encoder.bin"]["sha256"]
