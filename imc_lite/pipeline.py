@@ -97,7 +97,7 @@ class IMC:
         """
         from imc_lite.sms.agents import repair
 
-        return repair(self.model, check_question(question), rewrites=bool(self.model.rewrites))
+        return repair(self.model, check_question(question), rewrites=self.model.rewrites)
 
     def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.

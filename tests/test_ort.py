@@ -6,6 +6,7 @@ import pytest
 from imc_lite import load_image
 from imc_lite.errors import ImcError
 from imc_lite.models.default.preprocess import preprocess
+from imc_lite.sms.selftest import can_rewrite
 
 NASTY = [
     "",
@@ -84,3 +85,8 @@ def test_a_question_too_long_for_the_context_is_refused(default_model):
 
 def test_max_new_tokens_is_kept(default_model):
     assert len(default_model.generate("Tell me a story.", None, max_new_tokens=3).logprobs) <= 3
+
+
+@pytest.mark.slow
+def test_whether_it_may_rewrite_questions_is_stored_with_it(default_model):
+    assert default_model.rewrites is can_rewrite(default_model) is False

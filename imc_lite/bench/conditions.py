@@ -203,7 +203,7 @@ class Judge:
         return seen, seen.report.noise
 
     def _repair(self, question: str) -> str:
-        return repair(self.model, check_question(question), rewrites=bool(self.model.rewrites)).repaired
+        return repair(self.model, check_question(question), rewrites=self.model.rewrites).repaired
 
 
 def _fit(noisy: np.ndarray, clean: np.ndarray) -> LowRankMap:

@@ -50,8 +50,7 @@ class MLLM(Protocol):
         id, version: what answers say they come from.
         statistics: what `Perception.stats` are, "quadrants" or "tokens" (`imc_lite.pdc.features.features`).
         runtime: modules whose versions belong into an answer's report.
-        rewrites: whether it may propose repairs of its own (`imc_lite.sms.selftest.can_rewrite`); None where nobody has
-            asked it yet.
+        rewrites: whether it may propose repairs of its own: a model that passed `imc_lite.sms.selftest.can_rewrite`.
         identity: SHA-256 of the encoder's weights ("encoder") and of its preprocessing ("preprocessing"): what
             prototypes belong to.
     """
@@ -69,7 +68,7 @@ class MLLM(Protocol):
     def runtime(self) -> tuple[str, ...]: ...
 
     @property
-    def rewrites(self) -> bool | None: ...
+    def rewrites(self) -> bool: ...
 
     @property
     def identity(self) -> dict[str, str]: ...
@@ -144,7 +143,7 @@ class BaseMLLM:
 
     statistics: str = "tokens"
     runtime: tuple[str, ...] = ()
-    rewrites: bool | None = None
+    rewrites: bool = False
 
     def prototypes_file(self) -> Path | None:
         """None: they have to be built."""
