@@ -6,8 +6,19 @@
 Names are imported when first used, so that `import imc_lite` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# What we import would report to its makers; these are read when it is imported, so they stand here, before all else.
+for _name in (
+    "ORT_DISABLE_TELEMETRY",  # ONNX Runtime, from 1.29 on: device, processor and sessions, also from a server at rest
+    "HF_HUB_DISABLE_TELEMETRY",  # huggingface_hub: a session's id in every request for a checkpoint
+    "DISABLE_SAFETENSORS_CONVERSION",  # transformers: asks a service to convert checkpoints without safetensors
+):
+    if not os.environ.get(_name):
+        os.environ[_name] = "1"
+del _name
 
 __version__ = "0.2.0"
 

@@ -54,6 +54,8 @@ class Sessions:
             import onnxruntime as ort
         except ImportError as error:
             raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
+        # It is off already, unless ONNX Runtime was imported before imc_lite; then this keeps sessions out of it.
+        ort.disable_telemetry_events()
         providers = self._providers(ort.get_available_providers())
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads

@@ -382,14 +382,15 @@ def test_a_full_disk_keeps_the_rows_that_are_there(default_bundle, batch, finish
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_batch(default_bundle, tmp_path):
-    """100 MB of cases and 25 MB of answers, written and then read again, in the memory that a few take."""
-    code = "import resource, sys\nfrom pathlib import Path\nfrom imc_lite import IMC\n"
+    """50 MB of cases and 5 MB of answers, written and then read again, in the memory that a few take."""
+    code = "import re, sys\nfrom pathlib import Path\nfrom imc_lite import IMC\n"
     code += "from imc_lite.batch.rows import Plan\nfrom imc_lite.batch.run import in_process, run_batch\n"
     code += "cases, out = map(Path, sys.argv[1:])\n"
     code += "run_batch(in_process(IMC.from_pretrained), cases, out, Plan(cases), dict)\n"
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, file=sys.stderr)"
+    # Not getrusage: that counts what this process held when it started the other one.
+    code += "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1], file=sys.stderr)"
     peaks = []
-    for count in (100, 100_000):
+    for count in (100, 50_000):
         cases, out = tmp_path / f"{count}.jsonl", tmp_path / f"{count}.out"
         cases.write_text(f"{'x' * 1000}\n" * count)
         for target, to in (("/dev/stdout", out), (str(out), os.devnull)):  # the second time the rows are there
@@ -399,7 +400,7 @@ def test_memory_does_not_grow_with_the_batch(default_bundle, tmp_path):
                 )
             peaks.append(int(done.stderr.split()[-1]))
         assert out.read_bytes().count(b"\n") == count
-    assert max(peaks[2:]) < max(peaks[:2]) + 16, peaks
+    assert max(peaks[2:]) < max(peaks[:2]) + 8 * 1024, peaks
 
 
 def test_a_killed_conversion_to_parquet_leaves_nothing_behind(default_model, tmp_path):
