@@ -209,4 +209,4 @@ def test_what_a_user_gave_is_shown_short_and_printable():
     assert shown("/a/b") == "/a/b"
     long = shown("a" * 100 + "z")
     assert len(long) == 80 and long.startswith("aaa") and long.endswith("az") and "…" in long
-    assert shown("\x1b[31m\nx\ud800") == "?[31m?x?"
+    assert shown("\x1b[31m\nx\ud800") == "\ufffd[31m\ufffdx\ufffd"
