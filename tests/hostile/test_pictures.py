@@ -60,7 +60,7 @@ def test_deflated_bombs_are_stopped_early(preamble, implicit_header, tmp_path):
 
 def limited(path: Path) -> dict:
     """What a process of its own makes of a picture: its line, and the most memory that it held."""
-    program = """
+    program = r"""
         import json, re, sys
         from pathlib import Path
         from imc_lite import ImcError, load_image
