@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.pdc.treat import Treated, inspect, treat
 from imc_lite.results import ImageReport, QuestionReport, Result
+from imc_lite.sms.question import check_question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-MAX_QUESTION = 2000
 MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
 
 
@@ -97,7 +96,7 @@ class IMC:
         """
         from imc_lite.sms.agents import repair
 
-        return repair(self.model, check_question(question), rewrites=self.model.rewrites)
+        return repair(self.model, check_question(question), rewrites=self.model.rewrites, deadline=deadline)
 
     def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.
@@ -156,7 +155,8 @@ class IMC:
         deadline.check()
         seen = self.see(pixels)
         perceived = time.perf_counter()
-        report = self.repair(question, deadline=deadline) if self.sms else QuestionReport(question, question)
+        off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
+        report = self.repair(question, deadline=deadline) if self.sms else off
         repaired = time.perf_counter()
         generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline)
         done = time.perf_counter()
@@ -176,20 +176,6 @@ class IMC:
 
 def _path(image: Source) -> str | None:
     return str(image) if isinstance(image, (str, Path)) else None
-
-
-def check_question(question: str) -> str:
-    """The question in Unicode NFC with single spaces, or ImcError when it cannot be asked."""
-    if not isinstance(question, str):
-        raise ImcError(f"the question must be text, not {type(question).__name__}; give a string")
-    if len(question) > MAX_QUESTION:
-        raise ImcError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,} are read; shorten it")
-    # Surrogates come from undecodable bytes on the command line; no tokenizer takes them.
-    text = unicodedata.normalize("NFC", question.encode("utf-8", "replace").decode("utf-8"))
-    text = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
-    if not text:
-        raise ImcError("the question is empty; ask something about the image")
-    return text
 
 
 def _versions(model: MLLM) -> dict[str, str]:

@@ -41,20 +41,24 @@ class Edit:
 class QuestionReport:
     """The question as asked and as the model was given it.
 
-    `unsure` holds words that look damaged and were left as they are, because no reading of them was sure.
+    `unsure` holds words that look damaged and were left as they are, because no reading of them was sure. `checked` is
+    False where not all of the question could be looked at for damage, and `reason` says why.
     """
 
     original: str
     repaired: str
     edits: tuple[Edit, ...] = ()
     unsure: tuple[str, ...] = ()
+    checked: bool = True
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What `imc-lite repair --json` prints."""
         edits = [{"from": e.source, "to": e.target, **asdict(e)} for e in self.edits]
         for edit in edits:
             del edit["source"], edit["target"]
-        return {"original": self.original, "repaired": self.repaired, "edits": edits, "unsure": list(self.unsure)}
+        row = asdict(self)
+        return {**row, "edits": edits, "unsure": list(self.unsure)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Questions that were not trained on: VQA-RAD's test questions and SLAKE's validat
 training question. Counted in words: damaged ones restored exactly (case aside), intact ones broken; and whole clean
 questions left alone. The meaning guard is checked on every edit made in the run. A question that holds a word which
 is in no list counts as clean here even where its writer mistyped it; those changes are listed. "Filled" counts the
-questions that got lost words back.
+questions that got lost words back, "unfinished" those whose work was spent before all of it was looked at.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.edits import Damaged
 from imc_lite.noise.text import damage_text
 from imc_lite.sms import guard
-from imc_lite.sms.agents import DAMAGED, assess, fill, repair, repair_words
+from imc_lite.sms.agents import Repaired, repair, repair_words
+from imc_lite.sms.assessor import assess
 from imc_lite.sms.lexicon import Lexicon, default_lexicon
+from imc_lite.sms.metered import Metered
+from imc_lite.sms.question import is_english
 
+TOOLS = ("imc-lite", "symspellpy", "pyspellchecker")
 KINDS, SEVERITIES = ("typo", "ocr", "shorthand"), (2, 4)
 
 
@@ -52,8 +56,8 @@ def aligned(clean: str, damaged: Damaged) -> list[tuple[str, str, bool]]:
 
 
 def frequency(lexicon: Lexicon, word: str) -> int:
-    """Zipf's law in each list; a word of the domain counts ten times a general one of its rank."""
-    return (10_000_000 if word in lexicon.domain else 1_000_000) // (lexicon.rank[word] + 1)
+    """Zipf's law in each list; a word of the domain counts ten times a general one of its rank, a rare one hardly."""
+    return (10_000_000 if word in lexicon.domain else 1_000_000) // (lexicon.rank.get(word, 999_999) + 1)
 
 
 def with_symspell(lexicon: Lexicon) -> Callable[[str], list[str]]:
@@ -61,7 +65,7 @@ def with_symspell(lexicon: Lexicon) -> Callable[[str], list[str]]:
     from symspellpy import SymSpell, Verbosity
 
     checker = SymSpell(max_dictionary_edit_distance=2)
-    for word in lexicon.rank:
+    for word in (*lexicon.rank, *lexicon.rare):
         checker.create_dictionary_entry(word, frequency(lexicon, word))
 
     def best(word: str) -> str:
@@ -77,7 +81,7 @@ def with_pyspellchecker(lexicon: Lexicon) -> Callable[[str], list[str]]:
 
     checker = SpellChecker(language=None)
     # One call: each of its calls counts the whole list again.
-    checker.word_frequency.load_json({word: frequency(lexicon, word) for word in lexicon.rank})
+    checker.word_frequency.load_json({word: frequency(lexicon, word) for word in (*lexicon.rank, *lexicon.rare)})
     return lambda text: [_bare(word, lambda w: checker.correction(w) or w) for word in text.split(" ")]
 
 
@@ -92,6 +96,13 @@ def _bare(text: str, correct: Callable[[str], str]) -> str:
     return re.sub(r"[^\W\d_][\w']*", lambda m: m.group() if m.group().isupper() else mend(m), text)
 
 
+def mended(model: OrtMLLM, text: str, lexicon: Lexicon) -> Repaired:
+    """The repair of a question, its words still one for one as they were given."""
+    if not is_english(text, lexicon):
+        return Repaired(text.split(" "), text.split(" "), [], [], 0.0, spent=False)
+    return repair_words(Metered(model), text, lexicon)
+
+
 def judge(job: tuple) -> dict:
     """One tool over one condition; what a run that was cut off has finished stands."""
     args, tool, kind, severity = job
@@ -101,26 +112,38 @@ def judge(job: tuple) -> dict:
     lexicon = default_lexicon()
     model = OrtMLLM(args.bundle)
     checker = {"symspellpy": with_symspell, "pyspellchecker": with_pyspellchecker}.get(tool, lambda _: None)(lexicon)
-    counted = ("questions", "damaged", "restored", "intact", "broken", "unchanged", "filled", "violations")
+    counted = (
+        "questions",
+        "damaged",
+        "restored",
+        "intact",
+        "broken",
+        "unchanged",
+        "filled",
+        "violations",
+        "unfinished",
+    )
     count = dict.fromkeys(counted, 0)
     changes = []
     for i, clean in enumerate(tqdm(args.questions, desc=f"{tool} {kind} {severity}")):
         damaged = damage_text(clean, kind, severity, args.seed + i) if kind != "clean" else Damaged(clean, ())
         if kind != "clean" and not damaged.edits:
             continue
-        added = []
         if checker is None:
-            words, edits, _, suspected = repair_words(model, damaged.text, lexicon)
-            added = fill(model, words)[1] if suspected >= DAMAGED else []
-            count["filled"] += bool(added)
+            found = mended(model, damaged.text, lexicon)
+            words = found.words
+            count["filled"] += any(e.reason == "drop" for e in found.edits)
+            count["unfinished"] += found.spent
             count["violations"] += sum(
-                e.reason != "shorthand" and bool(e.source.lower() in lexicon and guard.protected(e.source.lower()))
-                for e in edits
+                e.reason not in ("shorthand", "drop")
+                and lexicon.known(e.source.lower())
+                and guard.protected(e.source.lower()) is not None
+                for e in found.edits
             )
         else:
             words = checker(damaged.text)
         count["questions"] += 1
-        count["unchanged"] += " ".join(words) == damaged.text and not added
+        count["unchanged"] += " ".join(found.whole if checker is None else words) == damaged.text
         for got, (given, wanted, hit) in zip(words, aligned(clean, damaged), strict=True):
             if hit:
                 count["damaged"] += 1
@@ -157,7 +180,7 @@ def cost(args: argparse.Namespace) -> dict[str, float]:
         began = time.perf_counter()
         model.score(text, ["yes"])
         middle = time.perf_counter()
-        assess(model, text)
+        assess(Metered(model), text)
         ratios.append((time.perf_counter() - middle) / (middle - began))
     return found | {"assess_over_prefill": round(float(np.median(ratios[10:])), 3)}
 
@@ -167,15 +190,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tools", nargs="+", default=TOOLS, choices=TOOLS, help="the rows of the others stand")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     args.questions = questions(args.data)
     args.out.with_suffix(".parts").mkdir(parents=True, exist_ok=True)
     noises = [("clean", 0), *((k, s) for k in KINDS for s in SEVERITIES)]
-    jobs = [(args, tool, *noise) for tool in ("imc-lite", "symspellpy", "pyspellchecker") for noise in noises]
+    jobs = [(args, tool, *noise) for tool in args.tools for noise in noises]
     with multiprocessing.Pool(args.workers) as pool:
         rows = pool.map(judge, jobs, chunksize=1)
+    kept = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+    rows += [row for row in kept if row["tool"] not in args.tools]
     command = "python recipes/measure_repair.py --data DATA --bundle BUNDLE -o recipes/results/repair.json"
     facts = {"command": command, "seed": args.seed, "questions": len(args.questions)}
     facts["cost"] = cost(args)

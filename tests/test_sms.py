@@ -11,12 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imc_lite import IMC, ImcError
+from imc_lite.models.deadline import NEVER
 from imc_lite.sms import guard
-from imc_lite.sms.agents import _join, _split, fill, repair, repair_words
+from imc_lite.sms.agents import repair, repair_words
 from imc_lite.sms.lexicon import default_lexicon
+from imc_lite.sms.lost_words import fill
+from imc_lite.sms.metered import Metered
 from imc_lite.sms.proposers import propose
 from imc_lite.sms.selftest import DAMAGED as DAMAGED_BY_TEST
 from imc_lite.sms.selftest import can_rewrite
+from imc_lite.sms.text import join, split
 
 CLEAN = (
     "Is the heart enlarged?",
@@ -89,10 +93,11 @@ def test_a_question_cannot_give_the_agents_orders(model):
 def scores_of(favourite):
     """A model that finds damage everywhere and loves one reading: the guard has to hold against it."""
 
-    def score(prompt, candidates, tokens=None):
-        return [np.array([0.0 if favourite(c) else -50.0], np.float32) for c in candidates]
+    def score(prompt, candidates, tokens=None, deadline=NEVER):
+        return [np.array([0.0 if favourite(c) else -50.0, 0.0], np.float32) for c in candidates]
 
-    return SimpleNamespace(score=score, encode=lambda text: text.split(" "))
+    unwritten = SimpleNamespace(text="", logprobs=())
+    return SimpleNamespace(score=score, generate=lambda *_, **__: unwritten, encode=lambda text: text.split(" "))
 
 
 @settings(max_examples=1500, deadline=None)
@@ -102,11 +107,11 @@ def scores_of(favourite):
 def test_no_known_protected_word_ever_changes(words):
     question = " ".join(words)
     eager = scores_of(lambda text: text not in (question, "no"))
-    after, edits, _, _ = repair_words(eager, question, default_lexicon())
-    for before, now in zip(words, after, strict=True):
+    found = repair_words(Metered(eager, budget=10_000), question, default_lexicon())
+    for before, now in zip(words, found.words, strict=True):
         if guard.protected(before):
             assert now == before
-    assert all(guard.protected(e.source.lower()) is None for e in edits)
+    assert all(guard.protected(e.source.lower()) is None for e in found.edits)
 
 
 @settings(max_examples=1500, deadline=None)
@@ -117,7 +122,7 @@ def test_a_damaged_word_becomes_protected_only_without_a_rival(word, at, letter,
     lexicon = default_lexicon()
     found = propose(damaged, lexicon)
     for target in found:
-        rivals = [c.text for c in found if c.cost <= target.cost + 1]
+        rivals = [c.text for c in found if c.slip <= target.slip + 1]
         if guard.allowed(damaged, target.text, rivals, damaged in lexicon) and guard.protected(target.text):
             assert damaged not in lexicon
             stems = {guard._stem(r) for r in rivals if guard.protected(r)}
@@ -127,8 +132,8 @@ def test_a_damaged_word_becomes_protected_only_without_a_rival(word, at, letter,
 @settings(max_examples=1000, deadline=None)
 @given(st.text(max_size=60).map(lambda t: " ".join(t.split())).filter(bool))
 def test_splitting_loses_nothing(text):
-    words, starts = _split(text)
-    assert _join(words) == text and len(starts) == len(text.split(" "))
+    words, starts = split(text)
+    assert join(words) == text and len(starts) == len(text.split(" "))
 
 
 @settings(max_examples=500, deadline=None)
@@ -137,8 +142,8 @@ def test_lost_words_are_put_back_between_words_that_stay(words, data):
     pool = st.lists(st.sampled_from([*sorted(guard.LITTLE), *PROTECTED[:40], *words]), max_size=3)
     found = [w for word in words for w in (*data.draw(pool), word)]
     writer = scores_of(lambda text: text == " ".join(found))
-    writer.generate = lambda prompt, tokens, limit: SimpleNamespace(text=" ".join(found))
-    after, edits = fill(writer, words)
+    writer.generate = lambda prompt, tokens, limit, deadline: SimpleNamespace(text=" ".join(found), logprobs=())
+    after, edits = fill(Metered(writer, budget=10_000), words)
     rest = iter(after)
     assert all(any(w == word for w in rest) for word in words)
     assert len(after) - len(words) == sum(len(e.target.split()) - 1 for e in edits) <= 6
@@ -161,7 +166,9 @@ def test_a_word_without_a_sure_reading_stays_and_is_named(model):
 
 def test_rewriting_is_earned_by_a_self_test_and_guarded():
     def writer(answers):
-        generate = lambda prompt, tokens, limit: SimpleNamespace(text=answers(prompt.split(": ", 1)[1]))  # noqa: E731
+        def generate(prompt, tokens, limit, deadline=NEVER):
+            return SimpleNamespace(text=answers(prompt.split(": ", 1)[1]), logprobs=())
+
         eager = scores_of(lambda text: text in ("yes", "Is the qqx normal here?", "Is the left qqx?"))
         return SimpleNamespace(generate=generate, score=eager.score, encode=eager.encode)
 

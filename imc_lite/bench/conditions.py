@@ -23,9 +23,9 @@ from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.remedies import LowRankMap
 from imc_lite.pdc.restorers import RESTORERS, restore
 from imc_lite.pdc.treat import Treated, treat
-from imc_lite.pipeline import check_question
 from imc_lite.results import Noise
 from imc_lite.sms.agents import repair
+from imc_lite.sms.question import check_question
 
 CONTROLS = ("blank", "shuffled", "text_only")
 ABLATED = 4  # severity from which restoring alone and the map alone are measured too

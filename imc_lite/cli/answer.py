@@ -49,7 +49,8 @@ def answer(
     imc-lite answer --batch cases.parquet -o answers.parquet --ray
     """
     from imc_lite.images.load import load_image
-    from imc_lite.pipeline import IMC, check_question
+    from imc_lite.pipeline import IMC
+    from imc_lite.sms.question import check_question
 
     def open_model() -> IMC:
         imc = choice.open(pdc=not no_pdc, sms=not no_sms, prototypes=prototypes)
@@ -160,7 +161,7 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
     imc-lite repair "Is teh hart enlarged?"
     imc-lite repair - < questions.txt
     """
-    from imc_lite.pipeline import check_question
+    from imc_lite.sms.question import check_question
 
     if question != "-":
         check_question(question)

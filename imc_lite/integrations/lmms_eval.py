@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
-from imc_lite.pipeline import IMC, MAX_NEW_TOKENS, check_question
+from imc_lite.pipeline import IMC, MAX_NEW_TOKENS
+from imc_lite.sms.question import check_question
 
 MANIFEST = ModelManifest(model_id="imc_lite", simple_class_path="imc_lite.integrations.lmms_eval.ImcLite")
 

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from imc_lite import __version__
-from imc_lite.pipeline import check_question
 from imc_lite.server import jobs, schema
 from imc_lite.server.budget import Budget
 from imc_lite.server.chat import completion, events, read
@@ -25,6 +24,7 @@ from imc_lite.server.page import page
 from imc_lite.server.pictures import fetch
 from imc_lite.server.pool import Job, Pool
 from imc_lite.server.settings import Settings
+from imc_lite.sms.question import check_question
 
 T = TypeVar("T")
 

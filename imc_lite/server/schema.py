@@ -172,6 +172,8 @@ class QuestionReport(BaseModel):
     repaired: str
     edits: list[Edit]
     unsure: list[str]
+    checked: bool
+    reason: str | None
 
 
 class Answer(BaseModel):

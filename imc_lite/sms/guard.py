@@ -1,12 +1,17 @@
 """The meaning guard: words that turn a question into another question.
 
 Deterministic, behind the model: a known word of these classes never changes, and a damaged one is repaired into
-one of them only when no second reading is in reach.
+one of them only when no second reading is in reach. No word is repaired whose damage leaves open which of two opposites
+was meant.
 """
 
 from __future__ import annotations
 
 import re
+
+from imc_lite.sms.channel import reach, slips
+from imc_lite.sms.lexicon import Lexicon
+from imc_lite.sms.opposites import intact, opposites
 
 CLASSES: dict[str, frozenset[str]] = {
     "side": frozenset(["left", "right", "bilateral", "bilaterally", "unilateral", "ipsilateral", "contralateral"]),
@@ -25,9 +30,22 @@ CLASSES: dict[str, frozenset[str]] = {
          "increased", "decreased", "increase", "decrease", "enlarged", "hyperdense", "hypodense", "hyperintense",
          "hypointense", "hyper", "hypo", "dilated", "collapsed", "higher", "high", "low", "elevated", "depressed"]
     ),
+    "time": frozenset(
+        ["acute", "chronic", "subacute", "old", "new", "prior", "previous", "current", "systolic", "diastolic", "early",
+         "late", "arterial", "venous"]
+    ),
+    "growth": frozenset(
+        ["benign", "malignant", "cancer", "cancerous", "carcinoma", "metastasis", "metastases", "metastatic", "tumor",
+         "tumour"]
+    ),
+    "person": frozenset(["male", "female", "man", "woman", "boy", "girl", "child", "adult"]),
+    "procedure": frozenset(
+        ["transplant", "transplanted", "surgery", "surgical", "resection", "resected", "biopsy", "radiotherapy",
+         "chemotherapy", "discharge", "discontinue"]
+    ),
     "number": frozenset(
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "first", "second",
-         "third", "fourth", "fifth", "single", "double", "multiple", "mm", "cm", "ml", "mg", "kg"]
+         "third", "fourth", "fifth", "single", "double", "multiple", "mm", "cm", "ml", "mg", "kg", "units"]
     ),
     "anatomy": frozenset(
         ["abdomen", "adrenal", "aorta", "appendix", "arm", "artery", "bladder", "bone", "bowel", "brain", "brainstem",
@@ -75,6 +93,27 @@ def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
     # An intact word never becomes a protected one, and a damaged one only if nothing else is as near.
     rivals = [other for other in others if _stem(other) != _stem(target)]
     return not known and not any(protected(w) for rival in rivals for w in rival.split())
+
+
+def ambiguous(source: str, target: str, lexicon: Lexicon) -> bool:
+    """Whether a damaged word could as well be one that says the opposite of `target`, or something else.
+
+    It cannot where the letters that tell the two apart stand undamaged; otherwise the other word must be out of reach:
+    no single slip away, and dearer by a margin.
+
+    Args:
+        source: the word as it stands, lower case.
+        target: the word it would become, or several.
+        lexicon: says which opposites exist.
+    """
+    forms = slips(source)
+    for word in target.split():
+        cost = reach(source, word)
+        for other, margin in opposites(word, lexicon).items():
+            near = other in forms or reach(source, other) <= cost + margin
+            if near and not intact(source, word, other):
+                return True
+    return False
 
 
 def _stem(word: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imc_lite.models.base import MLLM
-from imc_lite.sms.agents import REPAIR
+from imc_lite.sms.verifier import REPAIR
 
 DAMAGED = (
     ("Is teh heart enlarged?", "Is the heart enlarged?"),
