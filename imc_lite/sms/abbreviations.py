@@ -97,6 +97,7 @@ READINGS: dict[str, tuple[str, ...]] = {
     "sx": ("symptoms", "surgery", "suction"),
     "sys": ("system", "systolic", "systemic"),
     "thru": ("through",),
+    "thr": ("there", "three", "through"),
     "tx": ("treatment", "transplant", "traction", "transfer"),
     "u": ("you", "units"),
     "u/s": ("ultrasound",),
