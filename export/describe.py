@@ -14,7 +14,12 @@ SENTINEL = "imc asks here"
 
 
 def describe(mllm: HfMLLM, recorded: Recorded, image: np.ndarray) -> dict[str, Any]:
-    """config.json's content.
+    """The content of config.json.
+
+    Args:
+        mllm: the model.
+        recorded: a pass of its tower over `image`.
+        image: any picture, uint8 [H, W, 3]; it leaves no trace.
 
     Raises:
         ImcError: the processor, the chat template or the language model does something that a bundle cannot say.
@@ -47,7 +52,8 @@ def describe(mllm: HfMLLM, recorded: Recorded, image: np.ndarray) -> dict[str, A
 
 
 def _reach(text: Any, kinds: list[str]) -> int:
-    """Positions that may be used: no more than a window that all layers share, so that it never matters."""
+    """How many positions may be used. Where all layers have one sliding window, no more than that: it then never cuts
+    anything off, and the graph needs no mask for it."""
     window = getattr(text, "sliding_window", None) if kinds == ["full_attention"] else None
     return min(text.max_position_embeddings, window or text.max_position_embeddings)
 

@@ -38,10 +38,10 @@ class Bounds:
 
     @classmethod
     def of(cls, precision: str) -> Bounds:
-        """Those of a precision of the language model.
+        """What may differ where the language model's weights have this precision.
 
-        Fewer bits move distributions, which is bounded; how many greedy tokens that changes hangs on how sure the
-        model is, and is recorded.
+        Fewer bits change its distributions; how much is bounded. How many greedy tokens change with them depends on how
+        sure the model is, so below 16 bits that is recorded and not bounded.
         """
         bounds = {"fp32": (0.99, 1e-4), "fp16": (0.97, 1e-2), "int8": (0, 5e-2), "int4": (0, 0.5)}
         agreement, divergence = bounds[precision]
@@ -49,7 +49,10 @@ class Bounds:
 
 
 def check(mllm: HfMLLM, bundle: Bundle, bounds: Bounds, seed: int) -> dict[str, Any]:
-    """Compare; returns the figures.
+    """Compare a bundle with the model it was made from, on pictures and questions drawn with `seed`.
+
+    Returns:
+        The figures, as the manifest's "parity" holds them.
 
     Raises:
         ImcError: something differs more than its bound, which is named.
@@ -104,7 +107,8 @@ def _vision(mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], en
 def _language(
     mllm: HfMLLM, exported: ExportedMLLM, pictures: list[np.ndarray], rng: np.random.Generator
 ) -> dict[str, float]:
-    """Greedy answers of torch, read by the bundle: how often it would have said the same next."""
+    """How often the bundle's next token is torch's, and how far the distributions are apart, along greedy answers of
+    torch."""
     letters = list(string.ascii_letters + "     .,?")
     same, total, divergence = 0, 0, []
     for i in range(PROMPTS):

@@ -1,4 +1,4 @@
-"""The encoder in 8 bits: convolutions of int8 weights and uint8 activations, checked before they are believed.
+"""The default model's encoder in 8 bits: int8 weights, uint8 activations, written only where it names noise as well.
 
 Static quantization in QDQ form (Jacob et al. 2018, arXiv 1712.05877), ranges by minimum and maximum over packaged
 pictures, clean and noisy. The stem and blocks 0-2 stay float32: noise is read from their statistics, and with

@@ -20,6 +20,7 @@ from imc_lite.export import quantize
 FIRST = 8 * (32 + 16)  # statistics of the stem and of block 0; what block 2 gives is rounded on its way out
 
 
+@pytest.mark.slow
 def test_noise_is_read_from_float32_and_the_rest_is_near(default_bundle, default_model, chest, tmp_path):
     """Few pictures give the ranges here, so the tokens are only near."""
     copy_bundle(default_bundle, tmp_path / "b")

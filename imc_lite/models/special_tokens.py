@@ -1,4 +1,4 @@
-"""Control tokens in questions."""
+"""Control tokens that somebody writes into a question: they stay plain text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 
 def defuse(text: str, tokens: Iterable[str]) -> str:
-    """Text whose control tokens are plain words: a question that holds "<image>" shows no second picture.
+    """The text with a space put into every control token, so that a question with "<image>" in it shows no second
+    picture.
 
     Args:
-        text: of a user.
+        text: what a user wrote.
         tokens: the model's control tokens, the longest first.
     """
     for token in tokens:

@@ -9,12 +9,22 @@ from PIL import Image, ImageOps
 
 
 def prepare(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
-    """uint8 [H, W, 3] RGB -> float32 pixels, [views, 3, h, w] or [patches, values].
+    """The pixels that the tower takes of a picture.
 
-    `spec` comes from a bundle's config.json: `pad` (pixels, or null) makes the picture square first; each of `views` is
-    a list of steps, ["shortest", n], ["longest", n], ["exact", h, w] resize with Pillow's filter `resample`, ["crop",
-    h, w] keeps the middle, ["box", top, left, h, w] a part; then `scale`, `mean` and `std` per channel; `patches`
-    ({"size", "merge", "repeat"}, or null) cuts the view into Qwen-VL's rows.
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        spec: "picture" of a bundle's config.json, where
+            pad is the side of the square that the picture is put into first, in pixels, or null;
+            views holds a list of steps for each view, of which ["exact", h, w] resizes, ["shortest", n] and
+                ["longest", n] resize so that this side has n pixels, ["crop", h, w] keeps the middle, and
+                ["box", top, left, h, w] keeps that part;
+            resample is the number of Pillow's filter for resizing;
+            scale, mean and std make value * scale - mean, divided by std, of each channel;
+            patches says how the one view is cut into Qwen-VL's patches (size in pixels, merge by merge of them in a
+                block, repeat of them as if they were frames), or null.
+
+    Returns:
+        float32 [views, 3, h, w], or [patches, values].
     """
     picture = Image.fromarray(np.ascontiguousarray(image))
     if spec["pad"] is not None:

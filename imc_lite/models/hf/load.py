@@ -66,7 +66,11 @@ def wrap(model: Any, processor: Any) -> HfMLLM:
 
 
 def pick_device(device: str) -> str:
-    """ "cpu" or "cuda"."""
+    """The device that is meant: for "auto" CUDA where there is one, else the CPU.
+
+    Raises:
+        ImcError: CUDA is asked for and not there.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
