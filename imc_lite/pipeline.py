@@ -16,7 +16,7 @@ from imc_lite.images.load import Source, load_image
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
-from imc_lite.pdc.treat import Treated, inspect, treat
+from imc_lite.pdc.treat import Treated, inspect, treat_picture
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
 
@@ -116,7 +116,7 @@ class IMC:
 
     def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Treated:
         """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`)."""
-        return treat(self.model, self.prototypes, pixels, perception)
+        return treat_picture(self.model, self.prototypes, pixels, perception)
 
     def answer(
         self,

@@ -40,6 +40,7 @@ from imc_lite.sms.lexicon import Lexicon
 
 HERE = Path(__file__).parent
 SURE = 8_000  # the most frequent general words: what is one slip away from these is sooner a slip than a brand
+MISPRINTS = {"efusion"}  # of the codes, and what a clinician's slip looks like
 CODES = {
     "icd10cm": ("select long_name from cm_codes",),
     "icd10pcs": ("select long_name from pcs_codes", "select def_bp from pcs_body_part"),
@@ -138,6 +139,7 @@ def main() -> None:
     # What a rule of the lexicon derives, such as a British spelling, takes no place in the list.
     rare = {w for w in acronyms if w not in lexicon.rank}
     rare |= {w for w, count in codes(args.sources).items() if not lexicon.known(w) and (count > 4 or not near(w, sure))}
+    rare -= MISPRINTS
     rare |= {w for w in drugs(args.sources) if not lexicon.known(w) and not near(w, sure)}
     rare |= {
         w

@@ -21,9 +21,9 @@ def result() -> str:
     (noises, pdc), (damages, sms) = given_back("image", "pdc"), given_back("text", "sms")
     return (
         f"Over the {noises} image noises and severities that cost right answers, PDC gives back {pdc} of what was "
-        f"lost; over {damages} of damaged questions, SMS {sms}. That is on {pictures} pictures which the model was not "
-        "trained on, on questions that need the picture, under noise **of this project's own making**; of image noise "
-        "made by other programs far less comes back ([measured](docs/measured.md))."
+        f"lost; over {damages} of damaged questions, the SMS of version 0.1.0 {sms}. That is on {pictures} pictures which "
+        "the model was not trained on, on questions that need the picture, under noise **of this project's own "
+        "making**; of image noise made by other programs far less comes back ([measured](docs/measured.md))."
     )
 
 
@@ -43,8 +43,8 @@ def figures() -> str:
         f"severities 2 to 5. Of noises that are in no bank, ghosting is called clean in "
         f"{percent(unseen['ghosting']['clean'])} of pictures, occlusion in {percent(unseen['occlusion']['clean'])}.",
         f"Clean input: {found['clean_pictures_with_identical_tokens']} of {pictures} pictures pass bit by bit, "
-        f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged. Of the noises and severities "
-        f"measured, {worse} with IMC than without, beyond chance.",
+        f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged (the repair of version "
+        f"0.1.0). Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
         f"with a blank picture. Clinicians' own yes-or-no questions: {percent(closed['image'])}, and "
         f"{percent(closed['blank'])} with a blank one, so **those answers are not read from the picture**.",

@@ -22,7 +22,7 @@ from imc_lite.pdc.fit.low_rank_map import RANK, fit_low_rank_map
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.remedies import LowRankMap
 from imc_lite.pdc.restorers import RESTORERS, restore
-from imc_lite.pdc.treat import Treated, treat
+from imc_lite.pdc.treat import Treated, treat_picture
 from imc_lite.results import Noise
 from imc_lite.sms.agents import repair
 from imc_lite.sms.question import check_question
@@ -198,7 +198,7 @@ class Judge:
         return {"hits": {name: "".join(row) for name, row in arms.items()}}
 
     def _treat(self, pixels: np.ndarray, perception: Perception | None = None) -> tuple[Treated, Noise]:
-        seen = treat(self.model, self.prototypes, pixels, perception)
+        seen = treat_picture(self.model, self.prototypes, pixels, perception)
         assert seen.report.noise is not None, "prototypes name a noise"
         return seen, seen.report.noise
 

@@ -14,7 +14,7 @@ from PIL import Image
 from imc_lite.bench.run import Run
 from imc_lite.models.base import same_answer
 from imc_lite.noise.image import IMAGE_KINDS
-from imc_lite.pdc.treat import treat
+from imc_lite.pdc.treat import treat_picture
 
 SIDE, QUALITY = 240, 80
 TRIES = 5  # questions looked at for one example
@@ -80,7 +80,7 @@ def _example(run: Run, parts: dict[str, Any], index: int, kind: str, severity: i
         part = parts[f"{kind} {severity}"]
         asked, repaired = part["damaged"][str(index)], part["repaired"][str(index)]
         noisy, tokens = clean, judge.clean_tokens[question.picture]
-    seen = treat(judge.model, judge.prototypes, noisy)
+    seen = treat_picture(judge.model, judge.prototypes, noisy)
     noise = seen.report.noise
     assert noise is not None
     if seen.restored is not None:

@@ -2,16 +2,18 @@
 
     from pathlib import Path
     from imc_lite import IMC, load_image
-    from imc_lite.pdc import build_prototypes, find_images, load_prototypes
+    from imc_lite.pdc import build_prototypes, find_images, load_prototypes, treat_picture
     model = IMC.from_pretrained().model
     build_prototypes(model, find_images(Path("clean/"))).save(Path("ours.safetensors"))
     prototypes = load_prototypes(Path("ours.safetensors"), model.identity)
-    noise, in_distribution = prototypes.matcher.match(model.perceive(load_image("scan.png")).stats)
+    treated = treat_picture(model, prototypes, load_image("scan.png"))
+    print(treated.report.noise, model.generate("Is there a fracture?", treated.tokens).text)
 
 - `find_images`, `build_prototypes`: fit prototypes to a folder of clean pictures; `Prototypes.save` writes them
 - `load_prototypes`: `Prototypes` from a file, checked against the model
 - `Matcher`: which noise, how strong, and whether the picture is like those that the prototypes were fitted to
 - `Remedy`, `restore`, `LowRankMap`: what is done about it, to the pixels and to the tokens
+- `treat_picture`: all of that for one picture, with a report (`Treated`)
 
 Names are imported when first used, so that `import imc_lite.pdc` costs nothing.
 """
@@ -24,20 +26,24 @@ _HOMES = {
     "Matcher": "matcher",
     "Prototypes": "prototypes",
     "Remedy": "remedies",
+    "Treated": "treat",
     "build_prototypes": "fit.build",
     "find_images": "fit.build",
     "load_prototypes": "prototypes",
     "restore": "restorers",
+    "treat_picture": "treat",
 }
 __all__ = [
     "LowRankMap",
     "Matcher",
     "Prototypes",
     "Remedy",
+    "Treated",
     "build_prototypes",
     "find_images",
     "load_prototypes",
     "restore",
+    "treat_picture",
 ]
 
 if TYPE_CHECKING:
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from imc_lite.pdc.prototypes import Prototypes, load_prototypes
     from imc_lite.pdc.remedies import LowRankMap, Remedy
     from imc_lite.pdc.restorers import restore
+    from imc_lite.pdc.treat import Treated, treat_picture
 
 
 def __getattr__(name: str) -> object:

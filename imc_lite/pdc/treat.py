@@ -32,7 +32,7 @@ class Treated:
     calibrate_s: float
 
 
-def treat(
+def treat_picture(
     model: MLLM, prototypes: Prototypes | None, pixels: np.ndarray, perception: Perception | None = None
 ) -> Treated:
     """The encoder's pass and, on a noisy picture, what makes up for the noise.

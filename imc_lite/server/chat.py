@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +14,7 @@ from imc_lite.server import schema
 from imc_lite.server.budget import Budget
 from imc_lite.server.errors import ApiError, internal, no_model, refused
 from imc_lite.server.jobs import Ask
-from imc_lite.server.pool import Pool
+from imc_lite.server.pool import Pool, awaitable
 
 
 def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[str, str, int]:
@@ -66,7 +67,8 @@ async def events(
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
 
     def put(item: Any) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, item)
+        with contextlib.suppress(RuntimeError):  # the loop ends with the server, a job a moment later
+            loop.call_soon_threadsafe(queue.put_nowait, item)
 
     ask.emit = put
     future = pool.submit(ask, budget.deadline)
@@ -81,7 +83,7 @@ async def events(
     try:
         while True:
             item = await budget.wait(queue.get())
-            row = await budget.wait(asyncio.wrap_future(future)) if item is future else None
+            row = await budget.wait(awaitable(future)) if item is future else None
             text = item if row is None else row["answer"]
             if not began:
                 yield event({"role": "assistant", "content": "", "refusal": None})

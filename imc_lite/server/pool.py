@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -108,7 +109,7 @@ class Pool:
         Raises:
             ApiError: the budget is over; the job is dropped or ends within its pass.
         """
-        return await budget.wait(asyncio.wrap_future(self.submit(job, budget.deadline)))
+        return await budget.wait(awaitable(self.submit(job, budget.deadline)))
 
     def _forget(self, future: Future[Any]) -> None:
         """Keep no picture that nobody waits for."""
@@ -152,3 +153,28 @@ class Pool:
         else:
             # Frames of the traceback hold the picture.
             future.set_exception(failed.with_traceback(None))
+
+
+def awaitable(future: Future[T]) -> asyncio.Future[T]:
+    """As `asyncio.wrap_future`, which complains on stderr where a job ends after the loop did: a server that is told to
+    end does not wait for a job's last pass."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+
+    def settle() -> None:
+        if waiter.done():
+            return
+        if future.cancelled():
+            waiter.cancel()
+        elif (error := future.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
+
+    def tell(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle)
+
+    waiter.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
+    future.add_done_callback(tell)
+    return waiter
