@@ -21,8 +21,8 @@ def result() -> str:
     (noises, pdc), (damages, sms) = given_back("image", "pdc"), given_back("text", "sms")
     return (
         f"Over the {noises} image noises and severities that cost right answers, PDC gives back {pdc} of what was "
-        f"lost; over {damages} of damaged questions, the SMS of version 0.1.0 {sms}. That is on {pictures} pictures which "
-        "the model was not trained on, on questions that need the picture, under noise **of this project's own "
+        f"lost; over {damages} of damaged questions, the SMS of version 0.1.0 {sms}. That is on {pictures} pictures "
+        "which the model was not trained on, on questions that need the picture, under noise **of this project's own "
         "making**; of image noise made by other programs far less comes back ([measured](docs/measured.md))."
     )
 

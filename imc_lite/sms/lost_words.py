@@ -14,6 +14,8 @@ FINITE = frozenset(["is", "are", "was", "were", "do", "does", "did", "has", "hav
 TELLING = 6  # words behind the opening that tell one from another
 ROOM = 6  # tokens that the rewritten question may be longer than the one given
 
+SAID_OF = {"present", "absent", "visible", "seen", "shown", "noted", "evident", "identified", "demonstrated"}
+
 
 def fill(model: Metered, words: list[str]) -> tuple[list[str], list[Edit]]:
     """Put back little words that were lost; the words that stand stay as they are, in their order.
@@ -32,6 +34,8 @@ def fill(model: Metered, words: list[str]) -> tuple[list[str], list[Edit]]:
     opening = added.get(0, [""])[0].lower()
     if opening not in ("", *guard.ASKING) and words[0].lower() != "there":
         del added[0]
+    if bare[-1] in SAID_OF and any("there" in more for more in added.values()):
+        return words, []  # "Are openings present?" asks of them what "there" would ask twice
     if not 0 < sum(map(len, added.values())) <= MOST_ADDED:
         return words, []
     filled = _with(words, added)
