@@ -18,7 +18,7 @@ from pathlib import Path
 
 from imc_lite.errors import ImcError
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.text import TEXT_KINDS, UNSEEN_TEXT_KINDS
+from imc_lite.noise.edits import TEXT_NOISE
 from imc_lite.noise.text import apply_to_text as damage
 from imc_lite.sms import guard
 from imc_lite.sms.agents import repair
@@ -57,7 +57,7 @@ def question(rng: random.Random) -> str:
     """A seed, damaged; or words at random, strange characters, long tokens, or all of these."""
     way = rng.random()
     if way < 0.55:
-        kind = rng.choice((*TEXT_KINDS, *UNSEEN_TEXT_KINDS))
+        kind = rng.choice(TEXT_NOISE.names())
         text = damage(rng.choice(SEEDS), kind, rng.randint(1, 5), rng.randrange(2**31))
     elif way < 0.7:
         text = " ".join(rng.choice(rng.choice(SEEDS).split(" ")) for _ in range(rng.randint(1, 12)))
