@@ -23,6 +23,7 @@ from serving import ask, data_uri
 
 SECONDS = 60
 CONTROL = "telemetry on"
+KEPT_VARIABLES = ("PATH", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH")
 WAYS = ("Python API", "repair", "serve", "Hugging Face", "Ray")
 SYSCALLS = "connect,sendto,sendmsg,sendmmsg,creat,open,openat,mkdir,mkdirat"
 NAME = re.compile(r"[a-z][\w-]*(?:\.[a-z][\w-]*)+")
@@ -83,9 +84,8 @@ class Watched:
 def watch(folder: Path, *command: str, **env: str) -> Watched:
     for name in ("home", "tmp"):
         (folder / name).mkdir(parents=True)
-    own = {
-        name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_", "HF_", "DISABLE_"))
-    }
+    # Nothing else of this environment: where ONNX Runtime finds a build server's variables, it sends nothing by itself.
+    own = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     own |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONDONTWRITEBYTECODE": "1", **env}
     tracer = [
         "strace",
