@@ -187,9 +187,11 @@ def percentile(values: list[float], which: int) -> float:
     return ordered[min(len(ordered) - 1, round(which / 100 * (len(ordered) - 1)))]
 
 
-def processor() -> str:
+def machine() -> dict:
+    """What times depend on; a load above the number of cores means that others used them too."""
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
+    processor = found[1] if found else platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)}
 
 
 def main() -> None:
@@ -204,7 +206,7 @@ def main() -> None:
     picture = "data:;base64," + base64.b64encode(data).decode()
     imc = IMC.from_pretrained()
     expected = {q: imc.answer(data, q).answer for q in QUESTIONS} | {q: imc.repair(q).repaired for q in DAMAGED}
-    load_before = os.getloadavg()[0]
+    before = os.getloadavg()[0]
     one = Server()
     cost = overhead(one, imc, data, picture, rounds=40)
     one.stop()
@@ -214,12 +216,7 @@ def main() -> None:
     many.stop()
     report = {
         "command": "python recipes/measure_server.py --image IMAGE -o recipes/results/server.json",
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "shared": "other work ran on both cores meanwhile",
-            "load_average_before_and_after": [round(load_before, 1), round(os.getloadavg()[0], 1)],
-        },
+        "machine": machine() | {"load_average_before_and_after": [round(before, 1), round(os.getloadavg()[0], 1)]},
         "workers": args.workers,
         "overhead": cost,
         "at_once": loaded,

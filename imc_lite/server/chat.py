@@ -71,7 +71,7 @@ async def events(
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
     ask.emit = put
-    future = pool.submit(ask, budget.deadline)
+    future = pool.submit(ask, budget)
     future.add_done_callback(put)
     sent, began = "", False
 

@@ -20,6 +20,8 @@ from imc_lite.server.budget import Budget
 
 T = TypeVar("T")
 Job = Callable[[IMC, Deadline], T]
+NOTICE_SECONDS = 0.5  # that a job has to notice that its request is over
+MOST_STUCK = 4  # jobs that may still run after that; their pictures stay in memory
 
 
 class Pool:
@@ -40,6 +42,8 @@ class Pool:
         # Guards all that follows; notified when the line grows or the pool ends.
         self._changed = threading.Condition()
         self._line: dict[Future[Any], tuple[Job[Any], Deadline]] = {}  # in the order they came
+        self._busy: dict[Future[Any], IMC] = {}  # what runs, with the model of its worker
+        self._stuck = 0  # what still runs though another worker has taken the model over
         self._threads: list[threading.Thread] = []
         self._mean = 1.0  # seconds a job takes, a moving average
         self._open = False
@@ -58,10 +62,8 @@ class Pool:
             opened.append(imc)
         self.model_id, self.model_version = imc.model.id, imc.model.version
         self._open = True
-        for number, imc in enumerate(opened):
-            thread = threading.Thread(target=self._work, args=(imc,), name=f"imc-worker-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        for imc in opened:
+            self._employ(imc)
 
     def close(self, seconds: float) -> bool:
         """End the workers, whose running jobs must be over; jobs in line are dropped. Whether all ended in time."""
@@ -76,7 +78,7 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        return self._open and all(thread.is_alive() for thread in self._threads)
+        return self._open and sum(thread.is_alive() for thread in self._threads) >= self.workers + self._stuck
 
     def admit(self) -> bool:
         """Take a place in the line, if there is one; `leave` gives it back."""
@@ -94,13 +96,14 @@ class Pool:
         """Seconds until the line has moved on by about half, 1 to 60."""
         return max(1, min(60, math.ceil(self.inside * self._mean / self.workers / 2)))
 
-    def submit(self, job: Job[T], deadline: Deadline) -> Future[T]:
+    def submit(self, job: Job[T], budget: Budget) -> Future[T]:
         """Run `job` in a worker; what it raises is in the future. One that is cancelled leaves the line at once."""
         future: Future[T] = Future()
         with self._changed:
-            self._line[future] = (job, deadline)
+            self._line[future] = (job, budget.deadline)
             self._changed.notify()
         future.add_done_callback(self._forget)
+        budget.over.add_done_callback(lambda _: self._see_to(future))
         return future
 
     async def run(self, job: Job[T], budget: Budget) -> T:
@@ -109,12 +112,34 @@ class Pool:
         Raises:
             ApiError: the budget is over; the job is dropped or ends within its pass.
         """
-        return await budget.wait(awaitable(self.submit(job, budget.deadline)))
+        return await budget.wait(awaitable(self.submit(job, budget)))
 
     def _forget(self, future: Future[Any]) -> None:
         """Keep no picture that nobody waits for."""
         with self._changed:
             self._line.pop(future, None)
+
+    def _see_to(self, future: Future[Any]) -> None:
+        """A request is over: what runs for it should end soon."""
+        if not future.done():
+            asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._relieve, future)
+
+    def _relieve(self, future: Future[Any]) -> None:
+        """Have another thread go on with the model where a job has not ended: libraries that read pictures cannot be
+        interrupted. The job ends when it next looks at its deadline."""
+        with self._changed:
+            if self._stuck >= MOST_STUCK or future not in self._busy:
+                return
+            imc = self._busy.pop(future)
+            self._stuck += 1
+            self.running -= 1
+        self._employ(imc)
+
+    def _employ(self, imc: IMC) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=self._work, args=(imc,), name="imc-worker", daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _next(self) -> tuple[Future[Any], Job[Any], Deadline] | None:
         """The job that has waited longest; None at the end."""
@@ -126,16 +151,19 @@ class Pool:
             return future, *self._line.pop(future)
 
     def _work(self, imc: IMC) -> None:
-        while (item := self._next()) is not None:
+        mine = True
+        while mine and (item := self._next()) is not None:
             future, job, deadline = item
             if future.set_running_or_notify_cancel():
-                self._run(imc, job, deadline, future)
+                mine = self._run(imc, job, deadline, future)
             # A picture must not stay in memory until the next request comes.
             del item, job, future
 
-    def _run(self, imc: IMC, job: Job[T], deadline: Deadline, future: Future[T]) -> None:
+    def _run(self, imc: IMC, job: Job[T], deadline: Deadline, future: Future[T]) -> bool:
+        """Whether the worker still has the model afterwards."""
         began = time.monotonic()
         with self._changed:
+            self._busy[future] = imc
             self.running += 1
         failed: Exception | None = None
         try:
@@ -146,13 +174,18 @@ class Pool:
         except Exception as error:
             failed = error
         with self._changed:
-            self.running -= 1
-            self._mean += 0.1 * (time.monotonic() - began - self._mean)
+            mine = self._busy.pop(future, None) is not None
+            if mine:
+                self.running -= 1
+                self._mean += 0.1 * (time.monotonic() - began - self._mean)
+            else:
+                self._stuck -= 1
         if failed is None:
             future.set_result(result)
         else:
             # Frames of the traceback hold the picture.
             future.set_exception(failed.with_traceback(None))
+        return mine
 
 
 def awaitable(future: Future[T]) -> asyncio.Future[T]:
