@@ -207,6 +207,20 @@ def test_the_page_asks_for_the_key(browser, default_bundle, tmp_path, chest):
         server.stop()
 
 
+@pytest.mark.slow
+def test_a_model_without_prototypes(browser, llava_checkpoint, tmp_path, chest):
+    server = Server(tmp_path, "--model", str(llava_checkpoint), "--device", "cpu", "--max-tokens", "4")
+    try:
+        page = Page(browser)
+        browser.get(server.url)
+        page.choose(chest)
+        assert page["verdict"].text.startswith("Not looked for") and page["before"].is_displayed()
+        page.ask("What is this?")
+        assert page["confidence"].text.startswith("Confidence ") and page["error"].text == ""
+    finally:
+        server.stop()
+
+
 def test_nothing_comes_from_elsewhere(server):
     status, headers, html = server.send("/")
     policy = headers["Content-Security-Policy"]
