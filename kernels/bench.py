@@ -1,8 +1,9 @@
 """Time the kernels beside eager and compiled PyTorch: `python -m imc_lite.kernels.bench -o kernels/results/bench.csv`.
 
 Every shape is first checked against float64; a wrong result is printed and nothing is timed or written. Rows are
-appended to the CSV with device, versions and shape. `--plot FILE` draws a CSV that exists. `--device cpu` runs the
-whole script once on small shapes through Triton's interpreter: a smoke test, its times mean nothing.
+appended to the CSV with device, versions and shape. `--tower NAME` measures one size alone; most of the time goes into
+compiling, whose results PyTorch and Triton keep. `--plot FILE` draws a CSV that exists. `--device cpu` runs the whole
+script once on small shapes through Triton's interpreter: a smoke test, its times mean nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import csv
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +32,8 @@ TOWERS = {
     "qwen2.5-vl": (1024, 1280, 32),
 }
 BATCHES = (1, 8, 64)
+WARM, ROUNDS = 20, 100
+FLUSHED_BYTES = 512 << 20
 FIELDS = (
     *("device", "torch", "triton", "op", "tower", "batch", "tokens", "width", "dtype", "provider"),
     *("p20_us", "p50_us", "p80_us", "gb_s", "of_copy", "extra_bytes"),
@@ -42,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("-o", "--out", type=Path, help="CSV that rows are appended to")
+    parser.add_argument("--tower", choices=TOWERS, help="this size alone")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the CSV instead of measuring")
     args = parser.parse_args()
     if args.plot:
@@ -57,13 +60,17 @@ def main() -> None:
 
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("bench: no CUDA device here; use --device cpu for the smoke run")
-    rows = list(run(args.device))
+    towers = {args.tower: TOWERS[args.tower]} if args.tower else TOWERS
+    rows = list(run(args.device, {"smoke": (17, 40, 2)} if args.device == "cpu" else towers))
     if args.out:
         write(rows, args.out)
 
 
-def run(device: str) -> Iterator[dict[str, Any]]:
+def run(device: str, towers: dict[str, tuple[int, int, int]]) -> Iterator[dict[str, Any]]:
     """Check and time every shape; a row for each provider, printed as it is made.
+
+    Args:
+        towers: tokens, width and depth by name.
 
     Raises:
         SystemExit: a provider disagrees with float64.
@@ -75,7 +82,6 @@ def run(device: str) -> Iterator[dict[str, Any]]:
     smoke = device == "cpu"
     name = platform.processor() or "cpu" if smoke else torch.cuda.get_device_name()
     facts = {"device": name, "torch": torch.__version__, "triton": triton.__version__}
-    towers = {"smoke": (17, 40, 2)} if smoke else TOWERS
     for tower, (tokens, width, depth) in towers.items():
         for dtype in (torch.float16,) if smoke else (torch.float16, torch.bfloat16):
             for batch in (1,) if smoke else BATCHES:
@@ -92,25 +98,25 @@ def measure(shape: Shape, dtype: torch.dtype, device: str) -> Iterator[dict[str,
     import torch
     from imc_lite.kernels.registry import kernels
 
-    timed = [(k, k.inputs(shape, dtype, device, 0)) for k in kernels() if k.moved is not None]
-    calls = {kernel.name: providers(kernel, inputs) for kernel, inputs in timed}
-    for kernel, inputs in timed:
-        check(kernel, inputs, calls[kernel.name], dtype)
+    timed = {k.name: (k, k.inputs(shape, dtype, device, 0)) for k in kernels() if k.moved is not None}
+    torch.compiler.reset()  # else PyTorch compiles for sizes that vary, and gives up after a few of them
+    calls = {(name, provider): call for name, one in timed.items() for provider, call in providers(*one).items()}
+    for (name, provider), call in calls.items():
+        check(*timed[name], provider, call, dtype)
     tokens = torch.zeros(shape.batch, shape.tokens, shape.width, device=device, dtype=dtype)
     target = torch.empty_like(tokens)
-    copy = clock(lambda: target.copy_(tokens), device)
+    took = clock({("copy", "copy"): lambda: target.copy_(tokens), **calls}, device)
+    copy = took.pop(("copy", "copy"))
     copy_speed = 2 * tokens.nbytes / copy[1]
     yield {"op": "copy", "provider": "copy", **times(copy), "gb_s": copy_speed / 1e3, "of_copy": 1.0}
-    for kernel, inputs in timed:
+    for (name, provider), spent in took.items():
+        kernel, inputs = timed[name]
         assert kernel.moved is not None
-        moved = kernel.moved(*inputs)
-        for provider, call in calls[kernel.name].items():
-            took = clock(call, device)
-            row = {"op": kernel.name, "provider": provider, **times(took), "gb_s": moved / took[1] / 1e3}
-            row["of_copy"] = moved / took[1] / copy_speed
-            if device == "cuda":
-                row["extra_bytes"] = extra_bytes(call)
-            yield row
+        speed = kernel.moved(*inputs) / spent[1]
+        row = {"op": name, "provider": provider, **times(spent), "gb_s": speed / 1e3, "of_copy": speed / copy_speed}
+        if device == "cuda":
+            row["extra_bytes"] = extra_bytes(calls[name, provider])
+        yield row
 
 
 def providers(kernel: Kernel, inputs: Tensors) -> dict[str, Callable[[], Tensors]]:
@@ -125,15 +131,13 @@ def providers(kernel: Kernel, inputs: Tensors) -> dict[str, Callable[[], Tensors
     }
 
 
-def check(kernel: Kernel, inputs: Tensors, calls: dict[str, Callable[[], Tensors]], dtype: torch.dtype) -> None:
+def check(kernel: Kernel, inputs: Tensors, provider: str, call: Callable[[], Tensors], dtype: torch.dtype) -> None:
     """End the program where a provider's first output is farther from float64 than the kernel's tolerance."""
-    truth = kernel.exact(*kernel.for_eager(*inputs))[0].double()
-    for provider, call in calls.items():
-        found = call()[0].double()
-        error = float(((found - truth).square().mean() / truth.square().mean()).sqrt())
-        if not error < kernel.tolerance[dtype]:
-            shape = list(inputs[0].shape)
-            sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {error:.1e}; nothing is timed")
+    truth, found = kernel.exact(*kernel.for_eager(*inputs))[0].double(), call()[0].double()
+    error = float(((found - truth).square().mean() / truth.square().mean()).sqrt())
+    if not error < kernel.tolerance[dtype]:
+        shape = list(inputs[0].shape)
+        sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {error:.1e}; nothing is timed")
 
 
 def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str) -> dict[str, Any]:
@@ -150,22 +154,52 @@ def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str
     model.to(device, dtype).eval()
     pixels = torch.zeros(1, 3, side, side, device=device, dtype=dtype)
     with torch.no_grad():
-        return {"op": "tower", "provider": "transformers", **times(clock(lambda: model(pixels), device))}
+        took = clock({"tower": lambda: model(pixels)}, device)["tower"]
+    return {"op": "tower", "provider": "transformers", **times(took)}
 
 
-def clock(function: Callable[[], Any], device: str) -> tuple[float, float, float]:
-    """p20, p50, p80 in microseconds; on CUDA with a cold L2 before each call."""
+def clock(calls: dict[Any, Callable[[], Any]], device: str) -> dict[Any, tuple[float, float, float]]:
+    """p20, p50, p80 in microseconds of each call, by its key.
+
+    The calls take turns, so that what the device's clock does meets all of them alike. On CUDA each one follows a long
+    write, which empties the L2 cache; while that runs, the call is queued, so that the cost of launching it is not
+    timed unless it is longer than the write.
+    """
+    spent: dict[Any, list[float]] = {key: [] for key in calls}
     if device == "cuda":
-        from triton.testing import do_bench
+        for key, pairs in _events(calls).items():
+            spent[key] = [1000 * began.elapsed_time(ended) for began, ended in pairs]
+    else:
+        for key, call in [*calls.items()] * 3:
+            began = time.perf_counter()
+            call()
+            spent[key].append(1e6 * (time.perf_counter() - began))
+    return {key: _quantiles(took) for key, took in spent.items()}
 
-        p20, p50, p80 = do_bench(function, warmup=50, rep=200, quantiles=[0.2, 0.5, 0.8])
-        return 1000 * p20, 1000 * p50, 1000 * p80
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        function()
-        took.append(1e6 * (time.perf_counter() - began))
-    return min(took), statistics.median(took), max(took)
+
+def _events(calls: dict[Any, Callable[[], Any]]) -> dict[Any, list[tuple[Any, Any]]]:
+    """Events before and after each call of every round, all of them reached."""
+    import torch
+
+    flushed = torch.empty(FLUSHED_BYTES, dtype=torch.int8, device="cuda")
+    pairs: dict[Any, list[tuple[Any, Any]]] = {key: [] for key in calls}
+    for number in range(WARM + ROUNDS):
+        for key, call in calls.items():
+            began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            flushed.zero_()
+            began.record()
+            call()
+            ended.record()
+            if number >= WARM:
+                pairs[key].append((began, ended))
+    torch.cuda.synchronize()
+    return pairs
+
+
+def _quantiles(took: list[float]) -> tuple[float, float, float]:
+    ordered = sorted(took)
+    p20, p50, p80 = (ordered[round(q * (len(ordered) - 1))] for q in (0.2, 0.5, 0.8))
+    return p20, p50, p80
 
 
 def times(took: tuple[float, float, float]) -> dict[str, float]:

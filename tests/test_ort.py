@@ -1,5 +1,8 @@
 """The real default model on ONNX Runtime."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -24,6 +27,14 @@ def test_text_survives_the_tokenizer_and_cannot_speak_control(default_model, tex
     ids = default_model.encode(text)
     assert default_model._tokenizer.decode(ids) == text
     assert not set(ids) & set(default_model.config["prompt"]["end"] + default_model.config["prompt"]["prefix"][:1])
+
+
+def test_same_tokens_as_llama_cpp(default_model):
+    """Another program's reading of the base model's file, made by recipes/tokenizer_vectors.py."""
+    vectors = json.loads((Path(__file__).parent / "tokenizer_vectors.json").read_text(encoding="utf-8"))
+    assert len(vectors) > 200
+    for row in vectors:
+        assert default_model.encode(row["text"]) == row["tokens"], row["text"]
 
 
 def test_same_tokens_as_transformers_on_plain_text(default_bundle, default_model):
