@@ -49,6 +49,7 @@ EXTRAS = {
         "schemathesis>=4.0",
         "selenium>=4.20",
         "pytest>=8",
+        "pytest-xdist>=3.5",
         "hypothesis>=6",
         "ruff==0.17.6",
         "mypy==2.4.1",

@@ -98,15 +98,15 @@ def _has(*path: str) -> Expected:
 class Client(threading.Thread):
     """Sends one request after another until it is told to stop."""
 
-    def __init__(self, port: int, traffic: Traffic, seed: int, stop: threading.Event) -> None:
+    def __init__(self, port: int, traffic: Traffic, seed: int, rest: float, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        self.port, self.traffic, self.draw, self.stop = port, traffic, random.Random(seed), stop
+        self.port, self.traffic, self.draw, self.rest, self.stop = port, traffic, random.Random(seed), rest, stop
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
         self.seconds: list[float] = []
 
     def run(self) -> None:
-        while not self.stop.is_set():
+        while not self.stop.wait(self.rest * 2 * self.draw.random()):
             share = self.draw.random()
             if share < 0.1:
                 self._leave(*self.draw.choice(self.traffic.left))
@@ -176,13 +176,13 @@ def family_memory(pid: int) -> float:
     return total
 
 
-def soak(image: bytes, minutes: float, clients: int, workers: int, seed: int, out: Path) -> bool:
+def soak(image: bytes, minutes: float, clients: int, rest: float, workers: int, seed: int, out: Path) -> bool:
     """Whether all went well."""
     traffic = Traffic(image, IMC.from_pretrained())
     before = machine()
     server = Server("--workers", str(workers), "--max-body", "4", "--timeout", "300")
     stop = threading.Event()
-    running = [Client(server.port, traffic, seed + i, stop) for i in range(clients)]
+    running = [Client(server.port, traffic, seed + i, rest, stop) for i in range(clients)]
     began = time.monotonic()
     track: list[dict[str, float]] = []
 
@@ -197,6 +197,7 @@ def soak(image: bytes, minutes: float, clients: int, workers: int, seed: int, ou
             "seed": seed,
             "workers": workers,
             "clients": clients,
+            "rest_s": rest,
             "finished": finished,
             "minutes": track[-1]["minutes"],
             "requests": sum(counts.values()),
@@ -242,11 +243,12 @@ def main() -> None:
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--rest", type=float, default=0, help="mean seconds that a client waits between requests")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    well = soak(args.image.read_bytes(), args.minutes, args.clients, args.workers, args.seed, args.out)
+    well = soak(args.image.read_bytes(), args.minutes, args.clients, args.rest, args.workers, args.seed, args.out)
     raise SystemExit(0 if well else 1)
 
 

