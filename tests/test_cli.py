@@ -145,6 +145,15 @@ def test_closed_streams(redirection, code, why, chest):
     assert "Traceback" not in done.stderr and bool(done.stdout) == (code == 0)
 
 
+def test_a_question_that_is_not_checked_is_said(default_bundle, chest):
+    for command in (("repair", "Gibt es eine Fraktur?"), ("answer", str(chest), "Gibt es eine Fraktur?")):
+        done = run(*command)
+        assert done.returncode == 0 and done.stdout.count(b"\n") == 1
+        assert done.stderr.startswith(b"imc-lite: the question was not checked: ") and b"English" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+    assert run(*command, "--no-sms").stderr == run(*command, "--json").stderr == b""
+
+
 def test_errors_do_not_repeat_long_input():
     for args in (
         ["answer", "a.png", "hi", "--model", "m" * 5000],

@@ -12,6 +12,7 @@ import click
 
 from imc_lite.cli.options import ModelChoice, View, lines, model_options, picture_options
 from imc_lite.errors import ImcError
+from imc_lite.results import QuestionReport
 
 
 @click.command()
@@ -113,7 +114,15 @@ def answer(
         row["image"]["path"] = None if image == "-" else image
         click.echo(json.dumps(row, ensure_ascii=False))
     else:
+        if not no_sms:
+            say_why_unchecked(result.question)
         click.echo(result.answer)
+
+
+def say_why_unchecked(question: QuestionReport) -> None:
+    """On stderr, for whoever gets no report."""
+    if not question.checked:
+        click.echo(f"imc-lite: the question was not checked: {question.reason}", err=True)
 
 
 @click.command()
@@ -176,6 +185,8 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
             click.echo(json.dumps({"error": str(error)}) if as_json else "")
             failed = True
             continue
+        if not as_json:
+            say_why_unchecked(report)
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
     if failed:
         sys.exit(2)
