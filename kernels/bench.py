@@ -1,9 +1,9 @@
 """Time the kernels beside eager and compiled PyTorch: `python -m imc_lite.kernels.bench -o kernels/results/bench.csv`.
 
 Every shape is first checked against float64; a wrong result is printed and nothing is timed or written. Rows are
-appended to the CSV with device, versions and shape. `--tower NAME` measures one size alone; most of the time goes into
-compiling, whose results PyTorch and Triton keep. `--plot FILE` draws a CSV that exists. `--device cpu` runs the whole
-script once on small shapes through Triton's interpreter: a smoke test, its times mean nothing.
+appended to the CSV with device, versions and shape. `--tower NAME` and `--dtype NAME` measure some sizes alone; most of
+the time goes into compiling, whose results PyTorch and Triton keep. `--plot FILE` draws a CSV that exists. `--device
+cpu` runs the whole script once on small shapes through Triton's interpreter: a smoke test, its times mean nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ TOWERS = {
     "siglip-so400m": (729, 1152, 27),
     "qwen2.5-vl": (1024, 1280, 32),
 }
+DTYPES = ("float16", "bfloat16")
 BATCHES = (1, 8, 64)
 WARM, ROUNDS = 20, 100
 FLUSHED_BYTES = 512 << 20
@@ -44,7 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("-o", "--out", type=Path, help="CSV that rows are appended to")
-    parser.add_argument("--tower", choices=TOWERS, help="this size alone")
+    parser.add_argument("--tower", choices=TOWERS, action="append", help="this size; may be given again")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="this precision")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the CSV instead of measuring")
     args = parser.parse_args()
     if args.plot:
@@ -60,17 +62,18 @@ def main() -> None:
 
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("bench: no CUDA device here; use --device cpu for the smoke run")
-    towers = {args.tower: TOWERS[args.tower]} if args.tower else TOWERS
-    rows = list(run(args.device, {"smoke": (17, 40, 2)} if args.device == "cpu" else towers))
+    towers = {name: TOWERS[name] for name in args.tower or TOWERS}
+    rows = list(run(args.device, {"smoke": (17, 40, 2)} if args.device == "cpu" else towers, args.dtype or DTYPES))
     if args.out:
         write(rows, args.out)
 
 
-def run(device: str, towers: dict[str, tuple[int, int, int]]) -> Iterator[dict[str, Any]]:
+def run(device: str, towers: dict[str, tuple[int, int, int]], dtypes: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Check and time every shape; a row for each provider, printed as it is made.
 
     Args:
         towers: tokens, width and depth by name.
+        dtypes: of the tokens, by PyTorch's names; the first alone on a CPU.
 
     Raises:
         SystemExit: a provider disagrees with float64.
@@ -83,7 +86,7 @@ def run(device: str, towers: dict[str, tuple[int, int, int]]) -> Iterator[dict[s
     name = platform.processor() or "cpu" if smoke else torch.cuda.get_device_name()
     facts = {"device": name, "torch": torch.__version__, "triton": triton.__version__}
     for tower, (tokens, width, depth) in towers.items():
-        for dtype in (torch.float16,) if smoke else (torch.float16, torch.bfloat16):
+        for dtype in (getattr(torch, name) for name in dtypes[: 1 if smoke else None]):
             for batch in (1,) if smoke else BATCHES:
                 shown = {"tower": tower, "batch": batch, "tokens": tokens, "width": width}
                 shown["dtype"] = str(dtype).removeprefix("torch.")
@@ -132,9 +135,9 @@ def providers(kernel: Kernel, inputs: Tensors) -> dict[str, Callable[[], Tensors
 
 
 def check(kernel: Kernel, inputs: Tensors, provider: str, call: Callable[[], Tensors], dtype: torch.dtype) -> None:
-    """End the program where a provider's first output is farther from float64 than the kernel's tolerance."""
+    """End the program where a row of a provider's first output is farther from float64 than the kernel's tolerance."""
     truth, found = kernel.exact(*kernel.for_eager(*inputs))[0].double(), call()[0].double()
-    error = float(((found - truth).square().mean() / truth.square().mean()).sqrt())
+    error = float(((found - truth).square().mean(-1).max() / truth.square().mean()).sqrt())
     if not error < kernel.tolerance[dtype]:
         shape = list(inputs[0].shape)
         sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {error:.1e}; nothing is timed")

@@ -51,7 +51,8 @@ class Kernel:
         triton: launches the kernel.
         launched: name of the `triton.jit` function that it launches, in the module of `triton`.
         inputs: (shape, dtype of the tokens, device, seed) -> random tensors.
-        tolerance: greatest relative root mean square error of an output against `exact`, by dtype of the tokens.
+        tolerance: greatest root mean square error of a row of an output against `exact`, relative to the root mean
+            square of the whole, by dtype of the tokens.
         odd_shapes: tested; sizes of one, primes, and one more than a block.
         compiled: dtype and shape that must compile for sm_90 without spilling registers.
         moved: bytes that one call must read and write at least, for the benchmark; None: not timed.

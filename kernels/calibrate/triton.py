@@ -142,13 +142,20 @@ def _project(
     rows_ptr, stride_d, live, down_ptr, offset_ptr, k,
     D: tl.constexpr, R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """x V_k - offset_k with the tokens read from memory, and which tokens are not finite."""
+    """x V_k - offset_k with the tokens read from memory, and which tokens are not finite.
+
+    In the loop the product alone may use the tokens: where they were also looked at for NaN and Inf, Triton 3.6 let the
+    loads of later columns overwrite them before the tensor cores of an H100 had read them. A token that is not finite
+    makes its sums so (0 Inf is NaN), and only then are tokens looked at, since sums also overflow by themselves.
+    """
     acc = tl.zeros([BLOCK_N, BLOCK_R], tl.float32)
-    bad = tl.zeros([BLOCK_N], tl.int32)
     for d0 in range(0, D, BLOCK_D):
         x = _load_tokens(rows_ptr, stride_d, live, d0, D, BLOCK_D)
-        bad = tl.maximum(bad, _not_finite(x))
         acc = tl.dot(x, _load_down(down_ptr, k, d0, D, R, BLOCK_D, BLOCK_R), acc, input_precision="ieee")
+    bad = tl.zeros([BLOCK_N], tl.int32)
+    if tl.max(_not_finite(acc), axis=0) > 0:
+        for d0 in range(0, D, BLOCK_D):
+            bad = tl.maximum(bad, _not_finite(_load_tokens(rows_ptr, stride_d, live, d0, D, BLOCK_D)))
     h, size = _centre(acc, offset_ptr, k, rows_ptr.dtype.element_ty, R, BLOCK_R)
     return h, size, bad
 
