@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from committed import percent, read
+import csv
+
+from committed import RESULTS, percent, read
 
 
 def runtime() -> str:
@@ -142,3 +144,35 @@ def archive() -> str:
         f"| cores that the writer keeps up with | {pace * one['cpu_s_mean']:.0f} |",
     ]
     return "\n".join(lines)
+
+
+def kernels() -> str:
+    with open(RESULTS / "kernels.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {(r["tower"], r["batch"], r["dtype"], r["op"], r["provider"]): r for r in rows}
+    lines = [
+        "| tower, tokens × width | batch | operator | Triton, µs | PyTorch | compiled | of a copy's bytes/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key in found:
+        tower, batch, dtype, op, provider = key
+        if provider != "triton" or dtype != "bfloat16" or batch == "8":
+            continue
+        ours, eager, compiled = (found[(*key[:4], name)] for name in ("triton", "eager", "compile"))
+        p20, p50, p80 = (float(ours[name]) for name in ("p20_us", "p50_us", "p80_us"))
+        times = " | ".join(f"{float(row['p50_us']):.0f}" for row in (eager, compiled))
+        share = percent(float(ours["of_copy"]))
+        sizes = f"{tower}, {ours['tokens']} × {ours['width']}"
+        lines.append(f"| {sizes} | {batch} | {op} | {p50:.0f} ({p20:.0f}–{p80:.0f}) | {times} | {share} |")
+    towers = ", ".join(
+        f"{r['tower']} {float(r['p50_us']) / 1000:.1f}" for r in rows if r["op"] == "tower" and r["dtype"] == "bfloat16"
+    )
+    first = rows[0]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{first['device']}, PyTorch {first['torch']}, Triton {first['triton']}, bfloat16, medians with the middle "
+            f"60 % in brackets. The tower's own pass over one picture, random weights, ms: {towers}.",
+        ]
+    )
