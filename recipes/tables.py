@@ -24,7 +24,7 @@ MAKERS = (
     *(robustness.result, robustness.figures, robustness.answers, robustness.headline, robustness.noise),
     *(robustness.questions, robustness.controls, robustness.ablation, robustness.foreign, robustness.perception),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
-    *(runtime.server, runtime.archive, noises.image_noises, noises.unseen_image_noises, noises.artefacts),
+    *(runtime.server, runtime.archive, runtime.kernels, noises.image_noises, noises.unseen_image_noises, noises.artefacts),
     *(noises.text_noises, noises.unseen_text_noises),
 )
 
