@@ -24,8 +24,9 @@ MAKERS = (
     *(robustness.result, robustness.figures, robustness.answers, robustness.headline, robustness.noise),
     *(robustness.questions, robustness.controls, robustness.ablation, robustness.foreign, robustness.perception),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
-    *(runtime.server, runtime.archive, runtime.kernels, noises.image_noises, noises.unseen_image_noises, noises.artefacts),
-    *(noises.text_noises, noises.unseen_text_noises),
+    *(runtime.server, runtime.archive, runtime.kernels),
+    *(noises.image_noises, noises.unseen_image_noises, noises.artefacts, noises.text_noises),
+    noises.unseen_text_noises,
 )
 
 
