@@ -7,11 +7,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
-BENCH = RESULTS / "bench" / "results.json"
+# Image noise and damaged questions were measured by two runs over the same pictures and questions: what changes the
+# repair of questions does not change what is made of a picture, and a run over its noises takes an hour.
+BENCH, BENCH_QUESTIONS = (RESULTS / name / "results.json" for name in ("bench", "bench_questions"))
 
 
 def read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def robustness() -> dict:
+    """Both runs of the benchmark as one: image noise of the first, clean cases and damaged questions of the second.
+
+    Raises:
+        ValueError: they are not over the same pictures and questions.
+    """
+    found, later = (json.loads(path.read_text()) for path in (BENCH, BENCH_QUESTIONS))
+    needed = [{name: row["needs_picture"] for name, row in run["groups"].items()} for run in (found, later)]
+    if found["data"] != later["data"] or found["model"] != later["model"] or needed[0] != needed[1]:
+        raise ValueError("the two runs are over different pictures, questions or models")
+    image = [condition for condition in found["conditions"] if condition["of"] == "image"]
+    clean, *text = later["conditions"]
+    kinds = {condition["noise"] for condition in image}
+    return {
+        **later,
+        "conditions": [clean, *image, *text],
+        "recovered": {"image": found["recovered"]["image"], "text": later["recovered"]["text"]},
+        "worse": [line for line in found["worse"] if line.split(" ")[0] in kinds] + later["worse"],
+        "confusion": found["confusion"],
+    }
 
 
 def percent(value: float) -> str:

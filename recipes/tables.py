@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 
+import committed
 import tables_noise as noises
 import tables_robustness as robustness
 import tables_runtime as runtime
-from committed import BENCH, ROOT
 
-from imc_lite.bench import tables as bench
 from imc_lite.bench.plots import accuracy_plot
 
 PAGES = (
@@ -32,7 +31,7 @@ MAKERS = (
 
 def plots() -> dict[str, str]:
     """SVG text by its file's name below the root."""
-    return {"docs/bench.svg": accuracy_plot(bench.load_results(BENCH))}
+    return {"docs/bench.svg": accuracy_plot(committed.robustness())}
 
 
 def fill(text: str) -> str:
@@ -47,7 +46,7 @@ def fill(text: str) -> str:
 
 if __name__ == "__main__":
     for name in PAGES:
-        page = ROOT / name
+        page = committed.ROOT / name
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name, svg in plots().items():
-        (ROOT / name).write_text(svg, encoding="utf-8")
+        (committed.ROOT / name).write_text(svg, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from committed import BENCH, percent, read, with_interval
+from committed import percent, read, robustness, with_interval
 
 from imc_lite.bench import tables as bench
 from imc_lite.bench.report import PICTURE
@@ -10,7 +10,7 @@ from imc_lite.bench.report import PICTURE
 
 def result() -> str:
     """What IMC gives back, in a sentence, with its condition."""
-    found = bench.load_results(BENCH)
+    found = robustness()
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
 
     def given_back(of: str, arm: str) -> tuple[str, str]:
@@ -21,7 +21,7 @@ def result() -> str:
     (noises, pdc), (damages, sms) = given_back("image", "pdc"), given_back("text", "sms")
     return (
         f"Over the {noises} image noises and severities that cost right answers, PDC gives back {pdc} of what was "
-        f"lost; over {damages} of damaged questions, the SMS of version 0.1.0 {sms}. That is on {pictures} pictures "
+        f"lost; over {damages} of damaged questions, SMS {sms}. That is on {pictures} pictures "
         "which the model was not trained on, on questions that need the picture, under noise **of this project's own "
         "making**; of image noise made by other programs far less comes back ([measured](docs/measured.md))."
     )
@@ -30,7 +30,7 @@ def result() -> str:
 def figures() -> str:
     """The README's few other figures."""
     named, asked, cost = read("perception"), read("answers")["groups"], read("runtime")
-    found, repaired = bench.load_results(BENCH), read("repair")["rows"]
+    found, repaired = robustness(), read("repair")["rows"]
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
     unseen = named["unseen_called_unknown_or_clean"]
     template, closed = asked["template (mean of kinds)"], asked["vqa_rad closed"]
@@ -43,8 +43,8 @@ def figures() -> str:
         f"severities 2 to 5. Of noises that are in no bank, ghosting is called clean in "
         f"{percent(unseen['ghosting']['clean'])} of pictures, occlusion in {percent(unseen['occlusion']['clean'])}.",
         f"Clean input: {found['clean_pictures_with_identical_tokens']} of {pictures} pictures pass bit by bit, "
-        f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged (the repair of version "
-        f"0.1.0). Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
+        f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged. "
+        f"Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
         f"with a blank picture. Clinicians' own yes-or-no questions: {percent(closed['image'])}, and "
         f"{percent(closed['blank'])} with a blank one, so **those answers are not read from the picture**.",
@@ -67,19 +67,19 @@ def answers() -> str:
 
 
 def headline() -> str:
-    return bench.headline(bench.load_results(BENCH))
+    return bench.headline(robustness())
 
 
 def noise() -> str:
-    return bench.noise_table(bench.load_results(BENCH), "image", PICTURE)
+    return bench.noise_table(robustness(), "image", PICTURE)
 
 
 def questions() -> str:
-    return bench.noise_table(bench.load_results(BENCH), "text", PICTURE)
+    return bench.noise_table(robustness(), "text", PICTURE)
 
 
 def controls() -> str:
-    return bench.controls(bench.load_results(BENCH))
+    return bench.controls(robustness())
 
 
 def ablation() -> str:
