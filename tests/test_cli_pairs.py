@@ -38,13 +38,13 @@ KINDS = ("default", "bundle", "checkpoint", "exported")
 
 
 @pytest.fixture(scope="module")
-def models(default_bundle, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def models(default_bundle, clean_pictures, tmp_path_factory) -> dict[str, tuple[str, str]]:
     """Of every kind its name for --model, and a file of prototypes that are its own."""
     folder = tmp_path_factory.mktemp("models")
     for part in tiny("llava"):
         part.save_pretrained(folder / "checkpoint")
     export_checkpoint(str(folder / "checkpoint"), folder / "exported", offline=True)
-    pictures = find_images(Path(__file__).parent.parent / "imc_lite" / "assets" / "bench" / "bccd")[:16]
+    pictures = find_images(clean_pictures)
     build_prototypes(open_mllm(folder / "checkpoint", offline=True), pictures).save(folder / "tiny.safetensors")
     own, theirs = str(default_bundle / "prototypes.safetensors"), str(folder / "tiny.safetensors")
     return {
