@@ -23,8 +23,7 @@ def robustness() -> dict:
         ValueError: they are not over the same pictures and questions.
     """
     found, later = (json.loads(path.read_text()) for path in (BENCH, BENCH_QUESTIONS))
-    needed = [{name: row["needs_picture"] for name, row in run["groups"].items()} for run in (found, later)]
-    if found["data"] != later["data"] or found["model"] != later["model"] or needed[0] != needed[1]:
+    if found["data"] != later["data"] or found["model"] != later["model"]:
         raise ValueError("the two runs are over different pictures, questions or models")
     image = [condition for condition in found["conditions"] if condition["of"] == "image"]
     clean, *text = later["conditions"]
@@ -34,7 +33,7 @@ def robustness() -> dict:
         "conditions": [clean, *image, *text],
         "recovered": {"image": found["recovered"]["image"], "text": later["recovered"]["text"]},
         "worse": [line for line in found["worse"] if line.split(" ")[0] in kinds] + later["worse"],
-        "confusion": found["confusion"],
+        **{name: found[name] for name in ("groups", "confusion")},
     }
 
 
