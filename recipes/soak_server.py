@@ -16,6 +16,7 @@ import io
 import json
 import random
 import socket
+import statistics
 import threading
 import time
 from collections import Counter
@@ -32,7 +33,7 @@ from imc_lite.noise.image import apply_to_image
 
 INSPECT, RESTORE = "/v1/inspect", "/v1/restore"
 WRITE_SECONDS = 30.0
-WARM = 0.1  # of the time; memory is compared from there on
+PART = 0.1  # of the time: the second such part is compared with the last, once caches and pools have grown
 MOST_GROWTH = 0.03
 Expected = Callable[[int, dict[str, Any]], bool]
 
@@ -176,6 +177,15 @@ def family_memory(pid: int) -> float:
     return total
 
 
+def growth(track: list[dict[str, float]], minutes: float) -> float:
+    """From the second tenth of the time to the last, of the medians: what runs at a moment takes 30 MiB more or less."""
+    parts = [
+        [row["mib"] for row in track if a <= row["minutes"] / minutes < b] for a, b in ((PART, 2 * PART), (0.9, 9))
+    ]
+    early, late = (statistics.median(part or [1.0]) for part in parts)
+    return round(late / early - 1, 4) if all(parts) else 0.0
+
+
 def soak(image: bytes, minutes: float, clients: int, rest: float, workers: int, seed: int, out: Path) -> bool:
     """Whether all went well."""
     traffic = Traffic(image, IMC.from_pretrained())
@@ -189,7 +199,6 @@ def soak(image: bytes, minutes: float, clients: int, rest: float, workers: int, 
     def write(finished: bool) -> dict[str, Any]:
         counts = sum((client.counts for client in running), Counter[str]())
         seconds = sorted(s for client in running for s in [*client.seconds]) or [0.0]
-        warm = next((row for row in track if row["minutes"] >= WARM * minutes), track[-1])
         log = Path(server.log.name).read_text(encoding="utf-8", errors="replace")
         found = {
             "command": "python recipes/soak_server.py --image IMAGE --minutes N -o recipes/results/soak_server.json",
@@ -209,8 +218,8 @@ def soak(image: bytes, minutes: float, clients: int, rest: float, workers: int, 
             "seconds_p50_p95": [round(seconds[int(q * (len(seconds) - 1))], 2) for q in (0.5, 0.95)],
             "alive": server.process.poll() is None,
             "faults_in_the_log": log.count("unexpected") + log.count("Traceback"),
-            "growth": round(track[-1]["mib"] / warm["mib"] - 1, 4),
-            "memory": track[:: max(1, len(track) // 100)],
+            "growth": growth(track, minutes),
+            "memory": track,
         }
         write_atomically(out, lambda file: file.write((json.dumps(found, indent=1) + "\n").encode()))
         return found
