@@ -178,10 +178,9 @@ def family_memory(pid: int) -> float:
 
 
 def growth(track: list[dict[str, float]], minutes: float) -> float:
-    """From the second tenth of the time to the last, of the medians: what runs at a moment takes 30 MiB more or less."""
-    parts = [
-        [row["mib"] for row in track if a <= row["minutes"] / minutes < b] for a, b in ((PART, 2 * PART), (0.9, 9))
-    ]
+    """From the second tenth of the time to the last, of the medians: what runs just then takes 30 MiB more or less."""
+    ends = ((PART, 2 * PART), (1 - PART, 9))
+    parts = [[row["mib"] for row in track if a <= row["minutes"] / minutes < b] for a, b in ends]
     early, late = (statistics.median(part or [1.0]) for part in parts)
     return round(late / early - 1, 4) if all(parts) else 0.0
 
