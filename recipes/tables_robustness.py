@@ -166,7 +166,7 @@ def repair() -> str:
             *lines,
             "",
             f"{found['questions']} questions that were not trained on. Edits that break the meaning guard: "
-            f"{sum(r['violations'] for r in mine)}. Median time of a repair, one thread: "
+            f"{sum(r['violations'] for r in mine)}. Median processor time of a repair: "
             f"{cost['repair_s_severity_2']:.2f} s at severity 2, {cost['repair_s_severity_4']:.2f} s at 4.",
         ]
     )
