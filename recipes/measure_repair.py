@@ -163,8 +163,9 @@ def judge(job: tuple) -> dict:
 
 
 def cost(args: argparse.Namespace) -> dict[str, float]:
-    """Medians over 40 questions, one thread: processor seconds of a repair at severity 2 and 4, and of assessing a clean
-    question over one prefill of it."""
+    """Medians over 40 questions, in processor seconds: a repair at severity 2 and at 4; and assessing a clean question
+    over one prefill of it.
+    """
     model, found = OrtMLLM(args.bundle), {}
     model.score(args.questions[0], ["yes"])
     for severity in SEVERITIES:
