@@ -15,6 +15,7 @@ from imc_lite.images.grey_levels import stretch
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MOST_SCANS = 100  # of a progressive JPEG, as libtiff has it: each passes over the whole picture
+STRIP_PIXELS = 1 << 22
 # Baseline TIFF tags (TIFF 6.0, part 1).
 BITS_PER_SAMPLE, PHOTOMETRIC, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 320, 339
 WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2
@@ -84,12 +85,24 @@ def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     tags = getattr(picture, "tag_v2", {})
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16") or tags.get(SAMPLE_FORMAT) == (SIGNED,):
         return np.repeat(_deep_grey(picture, name)[..., None], 3, axis=2)
+    width, height = picture.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    # By strips: Pillow holds four bytes a pixel of each step between, of a large picture more than a gigabyte in all.
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(height, top + rows)))
+        rgb[top : top + rows] = np.asarray(_on_black(strip))
+    return rgb
+
+
+def _on_black(picture: Image.Image) -> Image.Image:
+    """In mode RGB, what is transparent on black."""
     if picture.mode in ("LA", "La", "PA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
     if picture.mode == "RGBA":
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture)
-    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _deep_grey(picture: Image.Image, name: str) -> np.ndarray:

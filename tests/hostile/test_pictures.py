@@ -5,6 +5,7 @@
 | a PNG that promises 3.6 billion pixels | refused by its header (`tests/test_images.py`) |
 | a DICOM file, a JPEG or JPEG 2000 stream that does | refused by its header |
 | deflated DICOM that inflates to gigabytes, with or without the usual 128 bytes before it | inflated once, stopped |
+| a few kilobytes that are a hundred million transparent pixels | made RGB in strips, within a gigabyte |
 | RLE that unpacks to more than its picture | unpacked as far as the picture goes |
 | a palette whose segments ask for billions of entries | expanded as far as the palette goes |
 | a JPEG stream that makes GDCM end the process | the decoder's process ends, the one line is an answer |
@@ -24,8 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imc_lite import ImcError, load_image
+from imc_lite.images import raster
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM is read with imc-lite[dicom]")
 from dicom_files import make, written  # noqa: E402
@@ -76,6 +79,25 @@ def limited(path: Path) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr == ""
     return json.loads(done.stdout)
+
+
+def test_the_largest_picture_takes_less_than_a_gigabyte(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("LA", (10_000, 9_999), (200, 100)).save(path)
+    found = limited(path)
+    assert found["shape"] == [9_999, 10_000, 3] and found["peak"] < GIB
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr"])
+def test_strips_make_no_difference(mode, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 4), np.uint8)
+    picture = Image.fromarray(pixels, "RGBA")
+    picture = picture.convert(mode) if mode in ("RGBA", "LA", "PA") else picture.convert("RGB").convert(mode)
+    if mode in ("L", "P"):
+        picture.info["transparency"] = 5
+    whole = load_image(picture)
+    monkeypatch.setattr(raster, "STRIP_PIXELS", 7 * 40)
+    assert np.array_equal(load_image(picture), whole)
 
 
 def test_rle_stops_at_the_size_of_its_picture():
