@@ -1,4 +1,6 @@
-"""Time the kernels beside eager and compiled PyTorch: `python -m imc_lite.kernels.bench -o kernels/results/bench.csv`.
+"""Time the kernels beside eager and compiled PyTorch.
+
+    python -m imc_lite.kernels.bench -o recipes/results/kernels.csv
 
 Every shape is first checked against float64; a wrong result is printed and nothing is timed or written. Rows are
 appended to the CSV with device, versions and shape. `--tower NAME` and `--dtype NAME` measure some sizes alone; most of
@@ -31,6 +33,7 @@ TOWERS = {
     "siglip-so400m": (729, 1152, 27),
     "qwen2.5-vl": (1024, 1280, 32),
 }
+SMOKE = {"smoke": (17, 40, 2)}
 DTYPES = ("float16", "bfloat16")
 BATCHES = (1, 8, 64)
 WARM, ROUNDS = 20, 100
@@ -62,8 +65,9 @@ def main() -> None:
 
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("bench: no CUDA device here; use --device cpu for the smoke run")
-    towers = {name: TOWERS[name] for name in args.tower or TOWERS}
-    rows = list(run(args.device, {"smoke": (17, 40, 2)} if args.device == "cpu" else towers, args.dtype or DTYPES))
+    smoke = args.device == "cpu"
+    towers = SMOKE if smoke else {name: TOWERS[name] for name in args.tower or TOWERS}
+    rows = list(run(args.device, towers, args.dtype or (DTYPES[:1] if smoke else DTYPES)))
     if args.out:
         write(rows, args.out)
 
@@ -73,7 +77,7 @@ def run(device: str, towers: dict[str, tuple[int, int, int]], dtypes: Sequence[s
 
     Args:
         towers: tokens, width and depth by name.
-        dtypes: of the tokens, by PyTorch's names; the first alone on a CPU.
+        dtypes: of the tokens, by PyTorch's names.
 
     Raises:
         SystemExit: a provider disagrees with float64.
@@ -86,7 +90,7 @@ def run(device: str, towers: dict[str, tuple[int, int, int]], dtypes: Sequence[s
     name = platform.processor() or "cpu" if smoke else torch.cuda.get_device_name()
     facts = {"device": name, "torch": torch.__version__, "triton": triton.__version__}
     for tower, (tokens, width, depth) in towers.items():
-        for dtype in (getattr(torch, name) for name in dtypes[: 1 if smoke else None]):
+        for dtype in (getattr(torch, name) for name in dtypes):
             for batch in (1,) if smoke else BATCHES:
                 shown = {"tower": tower, "batch": batch, "tokens": tokens, "width": width}
                 shown["dtype"] = str(dtype).removeprefix("torch.")
@@ -104,8 +108,8 @@ def measure(shape: Shape, dtype: torch.dtype, device: str) -> Iterator[dict[str,
     timed = {k.name: (k, k.inputs(shape, dtype, device, 0)) for k in kernels() if k.moved is not None}
     torch.compiler.reset()  # else PyTorch compiles for sizes that vary, and gives up after a few of them
     calls = {(name, provider): call for name, one in timed.items() for provider, call in providers(*one).items()}
-    for (name, provider), call in calls.items():
-        check(*timed[name], provider, call, dtype)
+    for name, one in timed.items():
+        check(*one, {provider: call for (op, provider), call in calls.items() if op == name}, dtype)
     tokens = torch.zeros(shape.batch, shape.tokens, shape.width, device=device, dtype=dtype)
     target = torch.empty_like(tokens)
     took = clock({("copy", "copy"): lambda: target.copy_(tokens), **calls}, device)
@@ -134,13 +138,16 @@ def providers(kernel: Kernel, inputs: Tensors) -> dict[str, Callable[[], Tensors
     }
 
 
-def check(kernel: Kernel, inputs: Tensors, provider: str, call: Callable[[], Tensors], dtype: torch.dtype) -> None:
+def check(kernel: Kernel, inputs: Tensors, calls: dict[str, Callable[[], Tensors]], dtype: torch.dtype) -> None:
     """End the program where a row of a provider's first output is farther from float64 than the kernel's tolerance."""
-    truth, found = kernel.exact(*kernel.for_eager(*inputs))[0].double(), call()[0].double()
-    error = float(((found - truth).square().mean(-1).max() / truth.square().mean()).sqrt())
-    if not error < kernel.tolerance[dtype]:
-        shape = list(inputs[0].shape)
-        sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {error:.1e}; nothing is timed")
+    from imc_lite.kernels.registry import error
+
+    truth = kernel.exact(*kernel.for_eager(*inputs))[0]
+    for provider, call in calls.items():
+        off = error(call()[0], truth)
+        if not off < kernel.tolerance[dtype]:
+            shape = list(inputs[0].shape)
+            sys.exit(f"bench: {kernel.name} by {provider}, {shape} {dtype}, is off by {off:.1e}; nothing is timed")
 
 
 def forward(tokens: int, width: int, depth: int, dtype: torch.dtype, device: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from imc_lite.kernels.registry import error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -26,12 +27,6 @@ def poisoned(monkeypatch):
 def randn(*shape, seed=0, dtype=torch.float32, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(*shape, generator=generator, dtype=torch.float64) * scale).to(DEVICE, dtype)
-
-
-def error(found, wanted):
-    """Relative root mean square error."""
-    found, wanted = found.double(), wanted.double()
-    return float(((found - wanted).square().mean() / wanted.square().mean().clamp_min(1e-30)).sqrt())
 
 
 def assert_near(found, wanted, tolerance):
