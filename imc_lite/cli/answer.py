@@ -7,12 +7,15 @@ import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imc_lite.cli.options import ModelChoice, View, lines, model_options, picture_options
 from imc_lite.errors import ImcError
-from imc_lite.results import QuestionReport
+
+if TYPE_CHECKING:
+    from imc_lite.results import QuestionReport
 
 
 @click.command()
@@ -115,14 +118,8 @@ def answer(
         click.echo(json.dumps(row, ensure_ascii=False))
     else:
         if not no_sms:
-            say_why_unchecked(result.question)
+            _say_why_unchecked(result.question)
         click.echo(result.answer)
-
-
-def say_why_unchecked(question: QuestionReport) -> None:
-    """On stderr, for whoever gets no report."""
-    if not question.checked:
-        click.echo(f"imc-lite: the question was not checked: {question.reason}", err=True)
 
 
 @click.command()
@@ -186,7 +183,13 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
             failed = True
             continue
         if not as_json:
-            say_why_unchecked(report)
+            _say_why_unchecked(report)
         click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
     if failed:
         sys.exit(2)
+
+
+def _say_why_unchecked(question: QuestionReport) -> None:
+    """On stderr, for whoever gets no report."""
+    if not question.checked:
+        click.echo(f"imc-lite: the question was not checked: {question.reason}", err=True)

@@ -36,7 +36,7 @@ class Pool:
             queue: jobs that may wait besides.
         """
         self.workers, self.queue = workers, queue
-        self.inside = self.running = 0
+        self.inside = 0
         self.model_id = self.model_version = ""
         self._open_model = open_model
         # Guards all that follows; notified when the line grows or the pool ends.
@@ -79,6 +79,11 @@ class Pool:
     @property
     def ready(self) -> bool:
         return self._open and sum(thread.is_alive() for thread in self._threads) >= self.workers + self._stuck
+
+    @property
+    def running(self) -> int:
+        """Jobs that are worked on, without those that are stuck."""
+        return len(self._busy)
 
     def admit(self) -> bool:
         """Take a place in the line, if there is one; `leave` gives it back."""
@@ -125,14 +130,15 @@ class Pool:
             asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._relieve, future)
 
     def _relieve(self, future: Future[Any]) -> None:
-        """Have another thread go on with the model where a job has not ended: libraries that read pictures cannot be
-        interrupted. The job ends when it next looks at its deadline."""
+        """Have another thread go on with the model where a job has not ended.
+
+        Libraries that read pictures cannot be interrupted; the job ends when it next looks at its deadline.
+        """
         with self._changed:
             if self._stuck >= MOST_STUCK or future not in self._busy:
                 return
             imc = self._busy.pop(future)
             self._stuck += 1
-            self.running -= 1
         self._employ(imc)
 
     def _employ(self, imc: IMC) -> None:
@@ -164,7 +170,6 @@ class Pool:
         began = time.monotonic()
         with self._changed:
             self._busy[future] = imc
-            self.running += 1
         failed: Exception | None = None
         try:
             deadline.check()
@@ -176,7 +181,6 @@ class Pool:
         with self._changed:
             mine = self._busy.pop(future, None) is not None
             if mine:
-                self.running -= 1
                 self._mean += 0.1 * (time.monotonic() - began - self._mean)
             else:
                 self._stuck -= 1

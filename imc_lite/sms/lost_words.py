@@ -13,8 +13,8 @@ YES_OR_NO = ("Is", "Is there", "Are")
 FINITE = frozenset(["is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "can", "could", "should"])
 TELLING = 6  # words behind the opening that tell one from another
 ROOM = 6  # tokens that the rewritten question may be longer than the one given
-
-SAID_OF = {"present", "absent", "visible", "seen", "shown", "noted", "evident", "identified", "demonstrated"}
+# At the end of a question these ask of its subject what "there" would ask a second time.
+SAID_OF = frozenset(["present", "absent", "visible", "seen", "shown", "noted", "evident", "identified", "demonstrated"])
 
 
 def fill(model: Metered, words: list[str]) -> tuple[list[str], list[Edit]]:
@@ -35,7 +35,7 @@ def fill(model: Metered, words: list[str]) -> tuple[list[str], list[Edit]]:
     if opening not in ("", *guard.ASKING) and words[0].lower() != "there":
         del added[0]
     if bare[-1] in SAID_OF and any("there" in more for more in added.values()):
-        return words, []  # "Are openings present?" asks of them what "there" would ask twice
+        return words, []  # "Are openings present?"
     if not 0 < sum(map(len, added.values())) <= MOST_ADDED:
         return words, []
     filled = _with(words, added)
