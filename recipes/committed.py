@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from imc_lite.bench.tables import load_results
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
 # Image noise and damaged questions were measured by two runs over the same pictures and questions: what changes the
@@ -22,7 +24,7 @@ def robustness() -> dict:
     Raises:
         ValueError: they are not over the same pictures and questions.
     """
-    found, later = (json.loads(path.read_text()) for path in (BENCH, BENCH_QUESTIONS))
+    found, later = load_results(BENCH), load_results(BENCH_QUESTIONS)
     if found["data"] != later["data"] or found["model"] != later["model"]:
         raise ValueError("the two runs are over different pictures, questions or models")
     image = [condition for condition in found["conditions"] if condition["of"] == "image"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import io
 import json
 import random
 from typing import Any
 
-from measure_server import DAMAGED, QUESTIONS, chat
+from measure_server import DAMAGED, QUESTIONS, chat, data_uri
 from PIL import Image
 
 ROUTES = ("/v1/chat/completions", "/v1/inspect", "/v1/restore", "/v1/repair")
@@ -56,7 +55,7 @@ class DamagedRequests:
     def __init__(self, image: bytes, seed: int) -> None:
         self.draw = random.Random(seed)
         self.small = _small(image)
-        self.uri = _uri(self.small)
+        self.uri = data_uri(self.small)
 
     def any_kind(self) -> str:
         """One of the kinds, as often as SHARES says."""
@@ -120,7 +119,7 @@ class DamagedRequests:
         return bytes(found)
 
     def _picture(self) -> bytes:
-        image = _uri(self._spoilt(self.small, 12))
+        image = data_uri(self._spoilt(self.small, 12))
         return _request(self.draw.choice(ROUTES[1:3]), json.dumps({"image": image}).encode())
 
     def _header(self) -> bytes:
@@ -200,7 +199,3 @@ def _small(image: bytes) -> bytes:
         buffer = io.BytesIO()
         picture.convert("L").resize((32, 32)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _uri(data: bytes) -> str:
-    return "data:;base64," + base64.b64encode(data).decode()

@@ -187,6 +187,11 @@ def percentile(values: list[float], which: int) -> float:
     return ordered[min(len(ordered) - 1, round(which / 100 * (len(ordered) - 1)))]
 
 
+def data_uri(data: bytes) -> str:
+    """A picture as it goes into a request."""
+    return "data:;base64," + base64.b64encode(data).decode()
+
+
 def machine() -> dict:
     """What times depend on; a load above the number of cores means that others used them too."""
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
@@ -203,7 +208,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     data = args.image.read_bytes()
-    picture = "data:;base64," + base64.b64encode(data).decode()
+    picture = data_uri(data)
     imc = IMC.from_pretrained()
     expected = {q: imc.answer(data, q).answer for q in QUESTIONS} | {q: imc.repair(q).repaired for q in DAMAGED}
     before = os.getloadavg()[0]

@@ -10,7 +10,6 @@ every half minute, so that a run that is cut off has left what it saw.
 from __future__ import annotations
 
 import argparse
-import base64
 import http.client
 import io
 import json
@@ -24,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure_server import CHAT, DAMAGED, QUESTIONS, REPAIR, Server, chat, machine
+from measure_server import CHAT, DAMAGED, QUESTIONS, REPAIR, Server, chat, data_uri, machine
 from PIL import Image
 
 from imc_lite import IMC, load_image
@@ -46,7 +45,7 @@ class Traffic:
         Image.fromarray(apply_to_image(load_image(image), "impulse", 4, 0)).save(buffer, "PNG")
         self.good: list[tuple[str, dict[str, Any], Expected]] = []
         for data in (image, buffer.getvalue()):
-            picture = "data:;base64," + base64.b64encode(data).decode()
+            picture = data_uri(data)
             for question in QUESTIONS:
                 answer = imc.answer(data, question).answer
                 for stream in (False, True):
@@ -57,8 +56,8 @@ class Traffic:
             self.good.append((RESTORE, {"image": picture}, _has("image", "noise", "kind", noise.kind)))
         for question in DAMAGED:
             self.good.append((REPAIR, {"question": question}, _has("repaired", imc.repair(question).repaired)))
-        whole = chat("data:;base64," + base64.b64encode(image).decode(), QUESTIONS[0])
-        cut = "data:;base64," + base64.b64encode(image[: len(image) // 2]).decode()
+        whole = chat(data_uri(image), QUESTIONS[0])
+        cut = data_uri(image[: len(image) // 2])
         self.bad: list[tuple[str, dict[str, Any], Expected]] = [
             (CHAT, whole | {"model": "gpt-4o"}, _status(404)),
             (CHAT, whole | {"max_tokens": 0}, _status(400)),
