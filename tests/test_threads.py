@@ -17,7 +17,7 @@ QUESTIONS = ("What modality is this?", "Is teh heart enlargd?", "What body prat 
 def test_the_same_imc_from_three_threads(default_bundle):
     model = OrtMLLM(default_bundle)  # of its own: sessions too are made by whichever thread comes first
     imc = IMC(model, load_prototypes(model.prototypes_file(), model.identity))
-    jobs = [(path, question) for path in IMAGES[:2] for question in QUESTIONS]
+    jobs = [(path, question) for path in IMAGES[:3] for question in QUESTIONS]
 
     def ask(job):
         image = load_image(job[0])
