@@ -18,11 +18,15 @@ CASES = [
 
 @pytest.fixture
 def folder(tmp_path, chest):
-    shutil.copy(chest, tmp_path / "chest.jpg")
+    fill(tmp_path, chest)
+    return tmp_path
+
+
+def fill(folder, chest):
+    shutil.copy(chest, folder / "chest.jpg")
     lines = [json.dumps(c) for c in CASES]
     lines[3:3] = ["not json", "[1]", '{"image": "chest.jpg"}']
-    (tmp_path / "cases.jsonl").write_text("\n".join(lines) + "\n\n")
-    return tmp_path
+    (folder / "cases.jsonl").write_text("\n".join(lines) + "\n\n")
 
 
 def run(folder, *args):
@@ -54,14 +58,24 @@ def test_rows_say_what_they_are_an_answer_to(default_bundle, folder, documented_
     assert rows[0]["run"]["options"] == "pdc sms timings"
 
 
+@pytest.fixture(scope="module")
+def finished(default_bundle, chest, tmp_path_factory):
+    """A folder of cases, the rows that a run prints, and those that it writes into a file."""
+    folder = tmp_path_factory.mktemp("finished")
+    fill(folder, chest)
+    whole = stable(run(folder).stdout)
+    assert run(folder, "-o", str(folder / "whole.jsonl")).stdout == ""
+    lines = (folder / "whole.jsonl").read_text().splitlines(keepends=True)
+    assert stable("".join(lines)) == whole
+    return folder, whole, lines
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 1, 3, 7])
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_cut_run_goes_on_where_it_stopped(default_bundle, folder, keep, torn):
-    whole = stable(run(folder).stdout)
-    out = folder / "out.jsonl"
-    assert run(folder, "-o", str(out)).stdout == ""
-    lines = out.read_text().splitlines(keepends=True)
-    assert stable("".join(lines)) == whole
+def test_a_cut_run_goes_on_where_it_stopped(finished, tmp_path, keep, torn):
+    folder, whole, lines = finished
+    out = tmp_path / "out.jsonl"
     out.write_text("".join(lines[:keep]) + (lines[keep][:40] if torn and keep < 7 else ""))
     before = out.read_text()[: sum(map(len, lines[:keep]))]
     assert run(folder, "-o", str(out)).returncode == 0

@@ -8,6 +8,7 @@ import pytest
 
 from imc_lite import load_image
 from imc_lite.errors import ImcError
+from imc_lite.models.default.onnx import BEGINNING, OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
 from imc_lite.sms.selftest import can_rewrite
 
@@ -87,6 +88,25 @@ def test_many_candidates_are_split_into_passes(default_model):
     scores = default_model.score("Pick one.", candidates)
     assert len(scores) == 260
     np.testing.assert_allclose(scores[-1], default_model.score("Pick one.", candidates[-1:])[0], atol=1.0)
+
+
+def test_what_was_asked_before_changes_no_score(default_bundle, default_model):
+    """What prompts begin with is read once and kept; the second model reads all of them for the first time."""
+    prompts = ("Repair this question: Is it?", "Repair this question: Is teh lung clear?", "Ask a question.", "Is it?")
+    answers = ["Is it?", "Is the lung clear?"]
+    asked_before = [default_model.score(prompt, answers) for prompt in prompts * 2][len(prompts) :]
+    new = OrtMLLM(default_bundle)
+    for prompt, scores in [*zip(prompts, asked_before, strict=True)][::-1]:
+        for mine, theirs in zip(scores, new.score(prompt, answers), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    embeds = new.prompt_embeds(prompts[1], None)
+    whole, parts = (read_alone(new.decoder, embeds, keep) for keep in (0, BEGINNING))
+    np.testing.assert_allclose(whole, parts, atol=1.0)
+
+
+def read_alone(decoder, embeds, keep):
+    decoder.begin(len(embeds))
+    return decoder.extend(embeds, keep=keep)
 
 
 def test_a_question_too_long_for_the_context_is_refused(default_model):

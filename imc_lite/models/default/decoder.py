@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CACHE_STEP = 256  # positions that a cache grows by
+MOST_KEPT = 8  # beginnings of sequences
 
 
 class Decoder:
@@ -25,6 +26,7 @@ class Decoder:
         self.session, self.shape = session, shape
         self.capacity = self.length = 0
         self._deadline = NEVER
+        self._kept: dict[bytes, list[np.ndarray]] = {}
 
     def begin(self, length: int, deadline: Deadline = NEVER) -> None:
         """Empty the cache and make room for `length` positions; `deadline` ends the passes that follow.
@@ -41,26 +43,51 @@ class Decoder:
         self.length = 0
         if length <= self.capacity:
             return
-        import onnxruntime as ort
-
         self.capacity = -(-length // CACHE_STEP) * CACHE_STEP
         self.binding = self.session.io_binding()
         size = (1, self.shape["kv_heads"], self.capacity, self.shape["head_dim"])
         self.buffers = []
         for i in range(self.shape["layers"]):
             for s in "kv":
-                buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(size, np.float32))
-                self.binding.bind_ortvalue_input(f"past_{i}_{s}", buffer)
-                self.binding.bind_ortvalue_output(f"present_{i}_{s}", buffer)
+                buffer = np.zeros(size, np.float32)
+                place = ("cpu", 0, np.float32, size, buffer.ctypes.data)
+                self.binding.bind_input(f"past_{i}_{s}", *place)
+                self.binding.bind_output(f"present_{i}_{s}", *place)
                 self.buffers.append(buffer)
 
-    def extend(self, embeds: np.ndarray, last: int = 1) -> np.ndarray:
-        """Append float32 [S, hidden]; logits float32 [last, vocab] after the last so many of them."""
+    def extend(self, embeds: np.ndarray, last: int = 1, keep: int = 0) -> np.ndarray:
+        """Append embeddings to the sequence.
+
+        Args:
+            embeds: float32 [S, hidden].
+            last: logits are wanted after the last so many of them.
+            keep: so many are what sequences often begin with: they are read by themselves, once, and their part of the
+                cache is kept for the next sequence that begins with them. 0 where this is no beginning.
+
+        Returns:
+            float32 [last, vocab].
+        """
+        # A single token takes another kernel, which rounds differently.
+        if 0 < keep <= len(embeds) - max(last, 2):
+            self._begin_with(embeds[:keep])
+            embeds = embeds[keep:]
         count, past = len(embeds), self.length
         bias = np.zeros((count, past + count), np.float32)
         logits = self.run(embeds, np.arange(past, past + count), bias, np.arange(count - last, count))
         self.length = past + count
         return logits
+
+    def _begin_with(self, embeds: np.ndarray) -> None:
+        """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them."""
+        key, count = embeds.tobytes(), len(embeds)
+        if key not in self._kept:
+            self.extend(embeds)
+            if len(self._kept) == MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = [buffer[:, :, :count].copy() for buffer in self.buffers]
+        for buffer, kept in zip(self.buffers, self._kept[key], strict=True):
+            buffer[:, :, :count] = kept
+        self.length = count
 
     def branch(self, embeds: np.ndarray, lengths: Sequence[int], where: Sequence[int] | None = None) -> np.ndarray:
         """Logits of several continuations side by side; the cache keeps none of them.

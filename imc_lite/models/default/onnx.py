@@ -23,6 +23,8 @@ from imc_lite.models.onnx_sessions import Sessions, calibrated
 if TYPE_CHECKING:
     from imc_lite.pdc.remedies import LowRankMap
 
+# Tokens of a prompt without a picture whose part of the cache is kept; so far the prompts of question repair are fixed.
+BEGINNING = 7
 BESIDE = 768  # tokens of one pass over questions side by side; its attention bias grows with their square
 
 
@@ -93,7 +95,7 @@ class OrtMLLM(BaseMLLM):
             embeds = self.prompt_embeds(prompt, tokens)
             decoder.begin(len(embeds) + max_new_tokens, deadline)
             return greedy(
-                decoder.extend(embeds)[0],
+                decoder.extend(embeds, keep=BEGINNING if tokens is None else 0)[0],
                 lambda token: decoder.extend(self.embed([token]))[0],
                 self.decode,
                 self.config["prompt"]["end"][:1],
@@ -116,7 +118,8 @@ class OrtMLLM(BaseMLLM):
                 whole = np.concatenate([prefix, self.embed(shared)]) if shared else prefix
                 rest = [len(w) - len(shared) + 1 for w in wanted]
                 decoder.begin(len(whole) + max(min(sum(rest), positions - len(whole)), *rest), deadline)
-                return log_softmax(decoder.extend(whole, last=len(shared) + 1))
+                keep = BEGINNING if tokens is None else 0
+                return log_softmax(decoder.extend(whole, last=len(shared) + 1, keep=keep))
 
             def branch(chunk: list[list[int]]) -> np.ndarray:
                 return log_softmax(decoder.branch(self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]))
