@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
+# One thread of linear algebra in each of the processes that share the cores, as the command line takes it: more of them
+# wait for each other in busy loops. NumPy and torch read this when they are imported.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 try:
     import torch
@@ -70,11 +75,20 @@ def llava_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def llava_prototypes(clean_pictures, llava_checkpoint, tmp_path_factory) -> Path:
-    """Its noise prototypes, built by the command."""
-    out = tmp_path_factory.mktemp("prototypes") / "llava.safetensors"
+    """Its noise prototypes, built by the command, once for all processes that share the tests."""
+    from imc_lite.files import locked
+
+    folder = tmp_path_factory.mktemp("prototypes")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent  # of the folders of all processes
+    out = folder / "llava.safetensors"
     command = ("prototypes", "build", "--model", llava_checkpoint, "--images", clean_pictures, "-o", out, "--offline")
-    done = subprocess.run([sys.executable, "-m", "imc_lite", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with locked(folder / "llava.lock"):
+        if not out.exists():
+            done = subprocess.run(
+                [sys.executable, "-m", "imc_lite", *command], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
     return out
 
 

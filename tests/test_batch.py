@@ -38,6 +38,7 @@ def stable(text: str) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k != "timings_ms"} for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_order_ids_and_errors(default_bundle, folder):
     done = run(folder)
     rows = stable(done.stdout)
@@ -48,6 +49,7 @@ def test_order_ids_and_errors(default_bundle, folder):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_rows_say_what_they_are_an_answer_to(default_bundle, folder, documented_fields):
     """As docs/json.md says it; the same on every run, and different for every case."""
     rows = [json.loads(line) for line in run(folder).stdout.splitlines()]
@@ -84,6 +86,7 @@ def test_a_cut_run_goes_on_where_it_stopped(finished, tmp_path, keep, torn):
     assert stable(after) == whole
 
 
+@pytest.mark.slow
 def test_somebody_elses_file_is_left_alone(default_bundle, folder):
     for text in ('{"id": "zzz"}\n', "my notes", "my notes\n", '{"id": "a"}\n' * 9):
         out = folder / "out.jsonl"

@@ -50,6 +50,7 @@ def results(run) -> dict:
     return json.loads((run[0] / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_headline_is_on_stdout_and_progress_on_stderr(run):
     out, done = run
     assert "Clean cases: " in done.stdout and "conditions, about" not in done.stdout
@@ -57,6 +58,7 @@ def test_the_headline_is_on_stdout_and_progress_on_stderr(run):
     assert done.stdout.strip() in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, tmp_path):
     command = [sys.executable, "-m", "imc_lite", "bench", *SMALL, "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -75,6 +77,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, tmp_path):
     assert not [p for p in (tmp_path / "out").rglob(".*")]
 
 
+@pytest.mark.slow
 def test_parts_of_another_run_are_refused(run):
     done = imc_lite("bench", *SMALL, "--seed", "1", "-o", str(run[0]))
     assert done.returncode == 2 and "other pictures" in done.stderr and done.stderr.count("\n") == 1
@@ -102,6 +105,7 @@ def test_bad_input_is_one_line_and_code_2(name, tmp_path, default_bundle):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported(run):
     """The run is finished, so this only takes its parts up, writes the report, and opens the model."""
     code = "import sys; from imc_lite.cli.main import cli; "
@@ -111,6 +115,7 @@ def test_nothing_heavy_is_imported(run):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_results_have_the_documented_fields(results, counted):
     text = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8").split("## results.json")[1]
     documented = set(re.findall(r"^\| `([^`]+)`", text, flags=re.M))
@@ -129,6 +134,7 @@ def fields(value, path: tuple[str, ...] = ()) -> set[str]:
     return set().union(*(fields(v, (*path, "*" if named else k)) for k, v in value.items()))
 
 
+@pytest.mark.slow
 def test_figures_are_consistent(results):
     names = [(c["noise"], c["severity"]) for c in results["conditions"]]
     assert names == [("clean", 0), ("impulse", 4), ("typo", 4)]
@@ -145,6 +151,7 @@ def test_figures_are_consistent(results):
     assert sum(row["n"] for row in results["groups"].values()) == questions
 
 
+@pytest.mark.slow
 def test_judging_agrees_with_generating(default_model):
     """One masked pass says what greedy decoding would have answered."""
     pairs = [
@@ -163,6 +170,7 @@ def test_judging_agrees_with_generating(default_model):
     assert default_model.agrees(pairs, None) == blind
 
 
+@pytest.mark.slow
 def test_judging_many_questions_takes_several_passes(default_model):
     tokens = default_model.perceive(load_image(IMAGES / "synpic28602.jpg")).tokens
     pairs = [("What modality is this?", "x-ray"), ("What modality is this?", "ct")]
@@ -346,6 +354,7 @@ def test_harm_is_named(counted):
     assert "typo 4: sms, picture" in markdown(counted)
 
 
+@pytest.mark.slow
 def test_compare(run, results, tmp_path):
     done = imc_lite("bench", "compare", str(run[0]), str(run[0] / "results.json"))
     assert done.returncode == 0 and "are the same" in done.stdout and "+0.0" in done.stdout
@@ -356,6 +365,7 @@ def test_compare(run, results, tmp_path):
         compare(results, {**results, "conditions": []})
 
 
+@pytest.mark.slow
 def test_the_report_is_self_contained(run):
     html = (run[0] / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:)', html) and "<script" not in html
@@ -370,6 +380,7 @@ def test_the_report_is_self_contained(run):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium installed")
 @pytest.mark.parametrize("width", [1100, 420])
 def test_the_report_in_a_browser(run, tmp_path, width):

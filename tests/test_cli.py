@@ -28,12 +28,14 @@ def assert_one_line_and_code_2(done: subprocess.CompletedProcess, why: str) -> N
     assert why in err
 
 
+@pytest.mark.slow
 def test_the_answer_alone_is_on_stdout(default_bundle, chest):
     done = run("answer", str(chest), QUESTION)
     assert done.returncode == 0 and done.stderr == b""
     assert re.fullmatch(r"[^\n]+\n", done.stdout.decode())
 
 
+@pytest.mark.slow
 def test_json_from_stdin_has_the_documented_fields(default_bundle, chest, documented_fields):
     done = run("answer", "-", QUESTION, "--json", stdin=chest.read_bytes())
     row = json.loads(done.stdout)
@@ -44,6 +46,7 @@ def test_json_from_stdin_has_the_documented_fields(default_bundle, chest, docume
     assert row["model"]["id"] == "default"
 
 
+@pytest.mark.slow
 def test_same_answer_again_and_from_python(default_bundle, chest):
     shell = [run("answer", str(chest), QUESTION).stdout.decode().strip() for _ in range(2)]
     result = IMC.from_pretrained().answer(chest, QUESTION)
@@ -105,6 +108,7 @@ def test_empty_stdin(default_bundle):
     assert_one_line_and_code_2(run("answer", "-", "hi", stdin=b""), "not a picture")
 
 
+@pytest.mark.slow
 def test_unreadable_bytes_in_a_question(default_bundle, chest):
     command = [sys.executable.encode(), b"-m", b"imc_lite", b"answer", str(chest).encode(), b"What \xff is this?"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -164,6 +168,7 @@ def test_errors_do_not_repeat_long_input():
         assert done.returncode == 2 and len(done.stderr) < 400, done.stderr
 
 
+@pytest.mark.slow
 def test_questions_are_damaged_as_pictures_are():
     command = ["noise", "--text", "Is the heart enlarged?", "--kind", "typo", "--severity", "4"]
     once, again, other = run(*command), run(*command), run(*command, "--seed", "7")
@@ -180,6 +185,7 @@ def test_questions_are_damaged_as_pictures_are():
         assert_one_line_and_code_2(run("noise", *bad), why)
 
 
+@pytest.mark.slow
 def test_noise_writes_a_png_and_keeps_what_was_there(chest, tmp_path):
     out = tmp_path / "noisy.png"
     done = run("noise", str(chest), "--kind", "impulse", "--severity", "4", "-o", str(out))

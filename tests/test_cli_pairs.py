@@ -13,11 +13,8 @@ pydicom_data = pytest.importorskip("pydicom.data")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from imc_lite.export.hf import export_checkpoint  # noqa: E402
-from tiny_models import tiny  # noqa: E402
 
 from imc_lite.cli.main import cli  # noqa: E402
-from imc_lite.models.open import open_mllm  # noqa: E402
-from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -38,20 +35,16 @@ KINDS = ("default", "bundle", "checkpoint", "exported")
 
 
 @pytest.fixture(scope="module")
-def models(default_bundle, clean_pictures, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def models(default_bundle, llava_checkpoint, llava_prototypes, tmp_path_factory) -> dict[str, tuple[str, str]]:
     """Of every kind its name for --model, and a file of prototypes that are its own."""
-    folder = tmp_path_factory.mktemp("models")
-    for part in tiny("llava"):
-        part.save_pretrained(folder / "checkpoint")
-    export_checkpoint(str(folder / "checkpoint"), folder / "exported", offline=True)
-    pictures = find_images(clean_pictures)
-    build_prototypes(open_mllm(folder / "checkpoint", offline=True), pictures).save(folder / "tiny.safetensors")
-    own, theirs = str(default_bundle / "prototypes.safetensors"), str(folder / "tiny.safetensors")
+    exported = tmp_path_factory.mktemp("models") / "exported"
+    export_checkpoint(str(llava_checkpoint), exported, offline=True)
+    own, theirs = str(default_bundle / "prototypes.safetensors"), str(llava_prototypes)
     return {
         "default": ("default", own),
         "bundle": (str(default_bundle), own),
-        "checkpoint": (str(folder / "checkpoint"), theirs),
-        "exported": (str(folder / "exported"), theirs),
+        "checkpoint": (str(llava_checkpoint), theirs),
+        "exported": (str(exported), theirs),
     }
 
 

@@ -44,11 +44,13 @@ def agrees(model, other, tolerance):
             assert found[0].probability == pytest.approx(wanted[0].probability, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_it_perceives_as_onnx_does(on_torch, default_model):
     assert on_torch.identity == default_model.identity
     agrees(on_torch, default_model, 1e-4)
 
 
+@pytest.mark.slow
 def test_its_answers_are_onnxs(on_torch, default_model):
     for path in IMAGES:
         tokens = default_model.perceive(load_image(path)).tokens
@@ -61,6 +63,7 @@ def test_its_answers_are_onnxs(on_torch, default_model):
     assert np.argmax([s.sum() for s in scores[0]]) == np.argmax([s.sum() for s in scores[1]])
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_runs_on_it(on_torch, default_bundle):
     prototypes = load_prototypes(on_torch.prototypes_file(), on_torch.identity)
     noisy = apply_to_image(load_image(IMAGES[0]), "gaussian", 4, 0)

@@ -243,6 +243,7 @@ def test_warnings_of_overlapping_threads_stay_held(recwarn):
         warnings.warn("seen", UserWarning, stacklevel=1)
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_run(default_bundle, tmp_path):
     for name, source in (("scan", "CT_small"), ("thorax", "CT_small"), ("cine", "examples_ybr_color")):
         shutil.copy(SHIPPED / f"{source}.dcm", tmp_path / f"{name}.dcm")
@@ -255,6 +256,7 @@ def test_commands_of_the_page_run(default_bundle, tmp_path):
         assert done.returncode == 0 and done.stderr == b"" and done.stdout.count(b"\n") == 1, command
 
 
+@pytest.mark.slow
 def test_batch_rows_may_name_window_and_frame(default_bundle, tmp_path):
     shutil.copy(SHIPPED / "CT_small.dcm", tmp_path / "ct")
     base = {"image": "ct", "question": "What modality is this?"}

@@ -34,6 +34,7 @@ def test_the_copy_is_the_bundle_and_nothing_else_is_left(exported, default_bundl
     assert [p.name for p in exported.parent.iterdir()] == [exported.name]
 
 
+@pytest.mark.slow
 def test_it_answers_without_cache_network_or_torch(exported, chest, tmp_path):
     """As on a host that has nothing but the package, onnxruntime and this folder."""
     empty = {"IMC_LITE_CACHE": str(tmp_path / "none"), "PIP_NO_INDEX": "1", "HF_HUB_OFFLINE": "1"}

@@ -82,6 +82,7 @@ def test_a_folder_and_a_missing_folder(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
     """Building prototypes takes long: as the pictures are looked for afterwards, their folder need not be there."""
     (tmp_path / "file").write_bytes(b"kept")
@@ -152,6 +153,7 @@ def test_a_full_disk_leaves_what_was_there(chest, tmp_path):
     assert out.read_bytes() == b"old" and list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_devices_and_pipes_are_sent_the_content(chest, tmp_path):
     out = tmp_path / "noisy.png"
     subprocess.run([*NOISE, out, chest], check=True)

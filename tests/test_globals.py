@@ -64,6 +64,7 @@ def test_opening_and_answering(llava_checkpoint, chest):
         imc.answer(chest, QUESTION, max_new_tokens=2)
 
 
+@pytest.mark.slow
 def test_exporting(llava_checkpoint, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, QUANTIZER, raising=False)
     with unchanged():

@@ -66,6 +66,7 @@ def checkpoint(tmp_path):
     return tmp_path / "checkpoint"
 
 
+@pytest.mark.slow
 def test_its_module_is_all_it_takes(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(ImcError, match="'made_up' are not supported; supported families: SmolVLM"):
         open_mllm(checkpoint, offline=True)

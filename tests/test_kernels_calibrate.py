@@ -106,6 +106,7 @@ def test_wrong_input_is_refused_in_one_line():
         calibrate(x.clone().requires_grad_(), w, maps)
 
 
+@pytest.mark.slow
 def test_compile_sees_one_graph_at_two_sizes():
     maps = maps_of(3, 8, 2)
     sizes = {"mean": (16,), "whiten": (16, 3), "prototypes": (4, 3), "bias": (4,), "precision": (16,)}

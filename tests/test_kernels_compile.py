@@ -14,6 +14,7 @@ from compile_kernels import case
 from imc_lite.kernels.registry import kernels
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux alone")
 def test_kernels_compile_for_sm_90_without_spills():
     # A process of its own: the interpreter, once chosen, replaces the compiler.

@@ -17,6 +17,7 @@ questions = st.lists(st.sampled_from(WORDS), min_size=1, max_size=14).map(" ".jo
 seeds = st.integers(0, 2**31 - 1)
 
 
+@pytest.mark.slow
 @given(questions, st.sampled_from(TEXT_NOISE.names()), st.integers(1, 5), seeds)
 @settings(max_examples=1500, deadline=None)
 def test_the_record_of_edits_is_the_damage(text, kind, severity, seed):
@@ -30,6 +31,7 @@ def test_the_record_of_edits_is_the_damage(text, kind, severity, seed):
     assert " ".join(out + words[at:]) == done.text
 
 
+@pytest.mark.slow
 @given(questions, st.integers(1, 5), seeds)
 @settings(max_examples=1000, deadline=None)
 def test_dropping_never_turns_a_question_round(text, severity, seed):
@@ -38,6 +40,7 @@ def test_dropping_never_turns_a_question_round(text, severity, seed):
     assert not [e for e in done.edits if PROTECTED.match(e.clean)]
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60), st.sampled_from(TEXT_NOISE.names()), st.integers(1, 5), seeds)
 @settings(max_examples=800, deadline=None)
 def test_any_text_is_survived(text, kind, severity, seed):

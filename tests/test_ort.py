@@ -83,6 +83,7 @@ def test_candidates_together_equal_candidates_alone(default_model):
     assert default_model.score(prompt, []) == []
 
 
+@pytest.mark.slow
 def test_many_candidates_are_split_into_passes(default_model):
     candidates = [f"answer number {i} of a long list" for i in range(260)]
     scores = default_model.score("Pick one.", candidates)

@@ -24,6 +24,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What modlity is this?"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
@@ -207,7 +209,6 @@ def test_the_page_asks_for_the_key(browser, default_bundle, tmp_path, chest):
         server.stop()
 
 
-@pytest.mark.slow
 def test_a_model_without_prototypes(browser, llava_checkpoint, tmp_path, chest):
     server = Server(tmp_path, "--model", str(llava_checkpoint), "--device", "cpu", "--max-tokens", "4")
     try:

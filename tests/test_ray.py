@@ -93,6 +93,7 @@ def test_parquet_in_and_out_on_a_cluster_of_its_own(folder, plain):
     assert not list(folder.glob("*.rows.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "why"),
     [

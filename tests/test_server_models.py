@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny
 
 NAME, QUESTION, CHAT = "tiny/llava", "What is this?", "/v1/chat/completions"
+pytestmark = pytest.mark.slow
+
 TOKENS = 400  # its context holds little more; no end token comes before
 
 
@@ -104,7 +106,6 @@ def last(raw: bytes) -> dict:
     return json.loads(raw.decode().strip().rpartition("\n\n")[2].removeprefix("data: "))
 
 
-@pytest.mark.slow
 def test_a_stream_that_takes_too_long_says_so(hub, options, tmp_path, picture):
     server = Server(tmp_path, *options, "--timeout", "1", env={"HF_HOME": str(hub)})
     try:
@@ -119,7 +120,6 @@ def test_a_stream_that_takes_too_long_says_so(hub, options, tmp_path, picture):
         server.stop()
 
 
-@pytest.mark.slow
 def test_a_stream_that_the_servers_end_cuts_says_so(hub, options, tmp_path, picture):
     server = Server(tmp_path, *options, "--grace", "0", env={"HF_HOME": str(hub)})
     _, reply = opened(server, chat(picture, TOKENS, stream=True))

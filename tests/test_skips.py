@@ -22,6 +22,7 @@ def test_what_the_list_names_exists(node):
     assert not function or f"def {function.partition('[')[0]}(" in text
 
 
+@pytest.mark.slow
 def test_a_skip_outside_the_list_fails(tmp_path):
     (tmp_path / "test_single.py").write_text(
         "import pytest\n"

@@ -100,6 +100,7 @@ def scores_of(favourite):
     return SimpleNamespace(score=score, generate=lambda *_, **__: unwritten, encode=lambda text: text.split(" "))
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(
     st.lists(st.sampled_from(PROTECTED + list(FILLERS) * 4 + ["5.6cm", "T2", "L4-L5", "12"]), min_size=1, max_size=8)
@@ -114,6 +115,7 @@ def test_no_known_protected_word_ever_changes(words):
     assert all(guard.protected(e.source.lower()) is None for e in found.edits)
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.sampled_from(PROTECTED), st.integers(0, 20), st.sampled_from("abcdefghijklmnopqrstuvwxyz"), st.booleans())
 def test_a_damaged_word_becomes_protected_only_without_a_rival(word, at, letter, lose):
@@ -195,6 +197,7 @@ def test_proposers_know_keys_shapes_and_charts():
     assert propose("zzzzzzzz", lexicon) == []
 
 
+@pytest.mark.slow
 def test_answering_repairs_by_default_and_not_when_told(default_bundle, chest):
     question = "Wht modality is thiss?"
     result = IMC.from_pretrained().answer(chest, question)
@@ -204,6 +207,7 @@ def test_answering_repairs_by_default_and_not_when_told(default_bundle, chest):
     assert plain.question.repaired == question and plain.question.edits == ()
 
 
+@pytest.mark.slow
 def test_repair_command(default_bundle, documented_fields):
     command = [sys.executable, "-m", "imc_lite", "repair"]
     done = subprocess.run([*command, "Is teh heart normal?"], capture_output=True, text=True, check=True)

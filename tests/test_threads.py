@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from imc_lite import IMC, Deadline, DeadlineError, load_image
 from imc_lite.models.default.onnx import OrtMLLM
@@ -14,6 +15,7 @@ IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTIONS = ("What modality is this?", "Is teh heart enlargd?", "What body prat is shown?", "In what plane is it?")
 
 
+@pytest.mark.slow
 def test_the_same_imc_from_three_threads(default_bundle):
     model = OrtMLLM(default_bundle)  # of its own: sessions too are made by whichever thread comes first
     imc = IMC(model, load_prototypes(model.prototypes_file(), model.identity))
@@ -29,6 +31,7 @@ def test_the_same_imc_from_three_threads(default_bundle):
     assert together == [ask(job) for job in jobs]
 
 
+@pytest.mark.slow
 def test_scores_and_answers_do_not_mix(default_model):
     pairs = [(f"Is this number {i}?", "yes") for i in range(6)]
     alone = [default_model.score(q, ["yes", "no"]) for q, _ in pairs]

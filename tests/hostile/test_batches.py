@@ -115,6 +115,7 @@ def test_parquet_holds_every_row_too(name, default_model, tmp_path, chest):
     assert {p.name for p in tmp_path.iterdir()} == {"CHEST", "PIPE", "cases.jsonl", "out.jsonl", "out.parquet"}
 
 
+@pytest.mark.slow
 def test_a_byte_order_mark_loses_no_row(default_bundle, tmp_path, chest):
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(chest, tmp_path / name)
@@ -341,6 +342,7 @@ def test_a_run_that_cannot_start_leaves_no_file(default_bundle, batch):
     assert not (batch / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_pipes_and_devices_are_written_to(default_bundle, batch):
     plain = run(batch, "--batch", "one/cases.jsonl").stdout
     assert plain.count("\n") == 3

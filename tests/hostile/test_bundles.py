@@ -147,6 +147,7 @@ def test_a_manifest_that_is_no_json_is_one_line(name, small):
     one_line(run("bundle", "verify", small), "format 99" if name == "another format" else "is not a bundle")
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_place_of_a_file(small, tmp_path):
     """A link out of the folder, a folder, a pipe, a device, a loop: each is one line, and nothing waits."""
     secret = tmp_path / "secret"
@@ -201,6 +202,7 @@ values = st.recursive(
 places = st.lists(st.sampled_from(["format", "id", "files", "config.json", "size", "sha256", "sources", "kind"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(place=places, value=values, name=st.text(max_size=20), drop=st.booleans())
 def test_a_manifest_changed_anywhere_is_refused_or_right(place, value, name, drop):
@@ -353,6 +355,7 @@ def test_two_pulls_at_once_build_once(wheel, tmp_path):
 # A cache or a wheel that cannot be used
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_used_is_one_line(default_bundle, tmp_path, chest):
     place = tmp_path / "file"
     place.write_text("kept")

@@ -87,6 +87,7 @@ def test_a_damaged_word_in_a_history_is_found(model):
     assert report.repaired == HISTORY and len(report.edits) == 1
 
 
+@pytest.mark.slow
 def test_the_same_question_gets_the_same_answer(model):
     question = "Is thcre a lession in tbe rght lung w/o efusion?"
     assert repair(model, question) == repair(model, question)

@@ -21,6 +21,8 @@ from serving import Server, ask, data_uri
 
 pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 # A token each: the model reads them in one pass of many seconds.
 LONG = "7" * 1900
