@@ -103,10 +103,22 @@ def documented_fields() -> dict[str, set[str]]:
     return fields
 
 
+# The files that take longest, the longest first: started late, one of them would keep a process busy alone.
+LONGEST = [
+    "test_sms_questions.py", "test_pdc.py", "test_privacy.py", "test_hf.py", "test_server.py", "test_bench.py",
+    "test_cli_pairs.py", "test_bundle.py", "test_quantize.py", "test_export_hf.py", "test_ray.py", "test_batches.py",
+]  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that the processes that share the files end at about the same time."""
+    """The longest files first, then those with slow tests, so that the processes that share them end at one time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST), item.path not in slow
+
+    items.sort(key=place)
 
 
 LISTED_SKIPS = [

@@ -195,8 +195,7 @@ def test_who_wants_to_stop_stops(kind, default_bundle, tmp_path, chest):
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 1
 
 
-@pytest.fixture
-def batch(tmp_path):
+def three_cases(folder):
     """Two folders with a batch of three cases each, the same lines; their pictures are gone, which makes quick rows."""
     lines = [
         b'{"image": "a.jpg", "question": "What modality is this?"}',
@@ -204,9 +203,22 @@ def batch(tmp_path):
         b"no",
     ]
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name, *lines)
-    return tmp_path
+        (folder / name).mkdir()
+        write(folder / name, *lines)
+    return folder
+
+
+@pytest.fixture
+def batch(tmp_path):
+    return three_cases(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def refusing(default_bundle, tmp_path_factory):
+    """Such folders, and the bytes of a finished run's output; for tests that put back what they change."""
+    folder = three_cases(tmp_path_factory.mktemp("refusing"))
+    assert run(folder, "--batch", "one/cases.jsonl", "-o", "out.jsonl").returncode == 0
+    return folder, (folder / "out.jsonl").read_bytes()
 
 
 @pytest.fixture
@@ -230,15 +242,18 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_output_of_another_run_is_refused_and_kept(name, whole, finished, batch, default_bundle):
+def test_the_output_of_another_run_is_refused_and_kept(name, whole, refusing, default_bundle):
     args, why = OTHERS[name]
+    batch, written = refusing
+    finished = batch / "out.jsonl"
+    finished.write_bytes(written)
     if name == "other prototypes":
         shutil.copy(default_bundle / "prototypes.safetensors", batch / "own.safetensors")
         with open(batch / "own.safetensors", "ab") as file:
             file.write(b" ")
     if name == "another model":
         manifest = json.loads((default_bundle / "manifest.json").read_text())
-        (batch / "model").mkdir()
+        (batch / "model").mkdir(exist_ok=True)
         (batch / "model" / "manifest.json").write_text(json.dumps({**manifest, "version": "other"}))
     if not whole:
         finished.write_bytes(finished.read_bytes()[:-50])
