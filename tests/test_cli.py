@@ -149,6 +149,7 @@ def test_closed_streams(redirection, code, why, chest):
     assert "Traceback" not in done.stderr and bool(done.stdout) == (code == 0)
 
 
+@pytest.mark.slow
 def test_a_question_that_is_not_checked_is_said(default_bundle, chest):
     for command in (("repair", "Gibt es eine Fraktur?"), ("answer", str(chest), "Gibt es eine Fraktur?")):
         done = run(*command)
@@ -203,6 +204,7 @@ def test_help_and_version():
     assert run("--version").stdout.startswith(b"imc-lite")
 
 
+@pytest.mark.slow
 def test_answering_imports_nothing_heavy(default_bundle, chest):
     """The CPU path must start fast on a host that has neither torch nor a compiler."""
     code = "import sys; from imc_lite.cli.main import cli; "

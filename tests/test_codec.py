@@ -123,6 +123,7 @@ def test_a_size_that_memory_cannot_hold_is_an_error():
     assert (decoded(code) == values).all()
 
 
+@pytest.mark.slow
 def test_threads_take_turns():
     codes = [stream(side) for side in range(20, 44)]
     wrong = []

@@ -54,6 +54,7 @@ def test_it_answers_without_cache_network_or_torch(exported, chest, tmp_path):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_verify_and_info(exported, tmp_path):
     done = run("bundle", "verify", exported)
     assert done.returncode == 0 and "whole" in done.stdout

@@ -158,6 +158,7 @@ def test_the_noise_identifier_alone(llava_checkpoint, llava_prototypes, tmp_path
     assert done.returncode == 2 and "only names noise" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_host_needs_neither_torch_nor_transformers(llava_checkpoint, llava_bundle):
     folder = llava_bundle.folder
     code = (

@@ -79,6 +79,7 @@ def test_long_names_are_cut_in_errors():
     assert len(str(caught.value)) < 400 and "x" * 81 not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_documented_example_runs(default_bundle):
     command = [sys.executable, "-c", example("noise example")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -91,6 +91,7 @@ def test_many_candidates_are_split_into_passes(default_model):
     np.testing.assert_allclose(scores[-1], default_model.score("Pick one.", candidates[-1:])[0], atol=1.0)
 
 
+@pytest.mark.slow
 def test_what_was_asked_before_changes_no_score(default_bundle, default_model):
     """What prompts begin with is read once and kept; the second model reads all of them for the first time."""
     prompts = ("Repair this question: Is it?", "Repair this question: Is teh lung clear?", "Ask a question.", "Is it?")

@@ -209,6 +209,7 @@ def test_nothing_is_looked_up_sent_or_left_behind(name, watched):
     assert left == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["imc_lite", "imc_lite.cli.main", "imc_lite.server.run", "imc_lite.batch.ray"])
 def test_telemetry_is_off_before_anything_is_imported(module):
     code = f"import sys, {module}, os; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"

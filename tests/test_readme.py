@@ -28,6 +28,7 @@ def test_there_are_two_set_up_commands():
     assert len(RUNNABLE) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", range(len(RUNNABLE)))
 def test_commands_print_what_the_readme_says(command, default_bundle):
     line, output = RUNNABLE[command]
@@ -37,6 +38,7 @@ def test_commands_print_what_the_readme_says(command, default_bundle):
     assert done.stdout == output
 
 
+@pytest.mark.slow
 def test_python_example_runs(default_bundle):
     code = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -56,6 +58,7 @@ def test_tables_and_plots_are_made_from_the_committed_results():
         ElementTree.fromstring(svg)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_what_the_model_says(default_bundle):
     sys.path.insert(0, str(ROOT / "recipes"))
     from readme_picture import PICTURE, run

@@ -28,6 +28,8 @@ from imc_lite.noise.image import apply_to_image
 openai = pytest.importorskip("openai", reason="the server is tested with OpenAI's client")
 pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 QUESTION = "What modlity is this?"
 KEY = "correct-horse"
@@ -103,7 +105,6 @@ def same(row: dict, other: dict) -> bool:
     )
 
 
-@pytest.mark.slow
 def test_openais_client_gets_the_answer_of_the_python_api(client, imc, chest, picture):
     got = client.chat.completions.create(model="default", messages=ask(picture, QUESTION), max_tokens=1000, seed=1)
     expected = imc.answer(chest.read_bytes(), QUESTION).to_dict()
@@ -113,7 +114,6 @@ def test_openais_client_gets_the_answer_of_the_python_api(client, imc, chest, pi
     assert got.usage.total_tokens == got.usage.prompt_tokens + got.usage.completion_tokens > 2
 
 
-@pytest.mark.slow
 def test_streaming_says_the_same(client, server, picture):
     options = {"model": "default", "messages": ask(picture, QUESTION)}
     whole = client.chat.completions.create(**options)
@@ -144,7 +144,6 @@ def test_the_picture_may_stand_in_an_earlier_turn(client, imc, chest, picture):
     assert got.choices[0].message.content == imc.answer(chest, "What body part is shown?").answer
 
 
-@pytest.mark.slow
 def test_inspect_repair_and_restore_give_the_command_lines_objects(server, imc, chest, picture, noisy):
     from dataclasses import asdict
 
@@ -350,7 +349,6 @@ def test_other_routes_of_openai_say_where_to_ask(path, server):
     assert status == 404 and CHAT in reply["error"]["message"] and reply["error"]["code"] == "not_found"
 
 
-@pytest.mark.slow
 def test_schemathesis_finds_nothing(server, tmp_path):
     """Examples, edge cases and random data from the server's own description.
 
@@ -364,7 +362,6 @@ def test_schemathesis_finds_nothing(server, tmp_path):
     assert server.send("/v1/repair", {"question": "Is it?"})[0] == 200
 
 
-@pytest.mark.slow
 def test_examples_of_the_page(server):
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
     code = re.search(r"```python\n(.*?)```", text, flags=re.S).group(1)
@@ -425,7 +422,6 @@ def test_pages_of_other_names_are_turned_away(server, strict):
     assert strict.send("/healthz", None, {"Host": "clinic.example"})[0] == 200
 
 
-@pytest.mark.slow
 def test_over_the_queue_and_over_the_time(strict, picture):
     """One works, two wait, the others are told when to come again; whoever waits too long hears so."""
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -448,7 +444,6 @@ def test_over_the_queue_and_over_the_time(strict, picture):
     assert strict.send("/v1/repair", {"question": "Is it?"}, headers)[0] == 200
 
 
-@pytest.mark.slow
 def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture):
     server = Server(tmp_path, "--grace", "60", env={"IMC_LITE_API_KEY": KEY})
     body = {"model": "default", "messages": ask(picture, QUESTION)}
@@ -474,7 +469,7 @@ def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture)
         (["--workers", "0"], {}, "--workers"),
         (["--grace", "-1"], {}, "--grace"),
         (["--device", "cpu", "--quant", "int8"], {}, "leave --quant out"),
-        pytest.param(["--model", "no/such-model", "--offline"], {}, "no/such-model", marks=pytest.mark.slow),
+        (["--model", "no/such-model", "--offline"], {}, "no/such-model"),
         (["--allow-host", "https://a.org/"], {}, "not a URL"),
     ],
 )

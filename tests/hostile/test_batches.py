@@ -151,6 +151,7 @@ def test_a_file_that_holds_no_cases_is_one_line(name, default_model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["cases.jsonl"]
 
 
+@pytest.mark.slow
 def test_cases_from_a_pipe_and_from_devices(default_bundle, tmp_path):
     done = run(tmp_path, "--batch", "/dev/stdin", input=GOOD.decode() + "\n")
     assert done.returncode == 0 and json.loads(done.stdout)["id"] == "good"
@@ -241,7 +242,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_output_of_another_run_is_refused_and_kept(name, whole, refusing, default_bundle):
     args, why = OTHERS[name]
     batch, written = refusing
@@ -263,6 +264,7 @@ def test_the_output_of_another_run_is_refused_and_kept(name, whole, refusing, de
     assert finished.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_batch_is_refused_and_says_what_differs(finished, batch):
     before = finished.read_bytes()
     lines = (batch / "one" / "cases.jsonl").read_bytes().splitlines()
@@ -290,6 +292,7 @@ def test_what_does_not_matter_does_not_matter(finished, batch):
     assert "all 4 cases are answered in ../two/moved.jsonl already" in again.stderr
 
 
+@pytest.mark.slow
 def test_rows_of_an_earlier_version_are_not_taken_for_ours(finished, batch):
     rows = [json.loads(line) for line in finished.read_text().splitlines()]
     for change in (lambda row: row.pop("run"), lambda row: row.update(run="x"), lambda row: row.update(run={})):
@@ -314,6 +317,7 @@ def test_a_finished_run_opens_no_model(default_bundle, batch):
     assert done.returncode == 0 and "all 3 cases are answered" in done.stderr and "3 cases could not" in done.stderr
 
 
+@pytest.mark.slow
 def test_zeros_that_a_power_cut_left_are_cut_off(finished, batch):
     whole = finished.read_bytes()
     third = whole[:-1].rfind(b"\n") + 1

@@ -48,6 +48,7 @@ def zeros(size: int) -> bytes:
     return b"".join([*parts, packer.flush()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preamble", "implicit_header"), [(True, False), (False, False), (True, True)])
 def test_deflated_bombs_are_stopped_early(preamble, implicit_header, tmp_path):
     uid = b"1.2.840.10008.1.2.1.99"
@@ -81,6 +82,7 @@ def limited(path: Path) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_largest_picture_takes_less_than_a_gigabyte(tmp_path):
     path = tmp_path / "large.png"
     Image.new("LA", (10_000, 9_999), (200, 100)).save(path)

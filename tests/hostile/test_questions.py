@@ -68,6 +68,7 @@ class Counting:
         return self.model.encode(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question", ["lession " * 200, "Is teh hert " * 100, "Is the " + " ".join(["fractre"] * 50) + " seen?", HISTORY * 4]
 )
@@ -93,6 +94,7 @@ def test_the_same_question_gets_the_same_answer(model):
     assert repair(model, question) == repair(model, question)
 
 
+@pytest.mark.slow
 def test_capitals_are_repaired_and_stay(model):
     report = repair(model, "IS TEH HEART ENLARGD?")
     assert report.repaired == "IS THE HEART ENLARGED?"
