@@ -43,10 +43,7 @@ def checkpoint(family: str, folder: Path) -> Path:
     return folder
 
 
-FAST = ("llava",)  # the plainest; the others are exported in the whole suite
-
-
-@pytest.fixture(scope="module", params=[f if f in FAST else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
+@pytest.fixture(scope="module", params=[pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
 def both(request, tmp_path_factory):
     """The model in torch, and its bundle."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -199,6 +196,7 @@ def test_fewer_bits(llava_checkpoint, llava_bundle, tmp_path, precision, smaller
     assert model.generate(QUESTION, model.perceive(load_image(IMAGES[0])).tokens, 4).logprobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "why"),
     [

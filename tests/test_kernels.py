@@ -18,7 +18,7 @@ CASES = [
     pytest.param(
         *(kernel, shape, dtype),
         id=f"{kernel.name}-{index}-{str(dtype).removeprefix('torch.')}",
-        marks=[*[NO_BFLOAT16] * (dtype == torch.bfloat16), *[pytest.mark.slow] * (shape.tokens * shape.width > 5000)],
+        marks=[*[NO_BFLOAT16] * (dtype == torch.bfloat16), *[pytest.mark.slow] * (shape.tokens * shape.width > 2000)],
     )
     for kernel in KERNELS
     for index, shape in enumerate(kernel.odd_shapes)

@@ -241,8 +241,9 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-@pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("whole", [True, False])
 def test_the_output_of_another_run_is_refused_and_kept(name, whole, refusing, default_bundle):
     args, why = OTHERS[name]
     batch, written = refusing

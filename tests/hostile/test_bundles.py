@@ -141,6 +141,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_manifest_that_is_no_json_is_one_line(name, small):
     (small / "manifest.json").write_bytes(TEXTS[name])
@@ -180,6 +181,7 @@ def test_links_within_the_folder_and_to_the_folder_are_fine(small, tmp_path):
     assert Bundle(tmp_path / "link").file("config.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"[1]", b"{", b"[" * 100_000, b"\xff", b'"x"'])
 def test_a_configuration_that_is_none_is_one_line(data, default_bundle, small, chest):
     """Its digest is right: whoever made the bundle wrote it so."""
@@ -267,6 +269,7 @@ def test_a_whole_bundle_stays_and_a_broken_one_is_mended(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["place", "w1", "w2"]
 
 
+@pytest.mark.slow
 def test_a_reader_finds_a_whole_bundle_at_every_moment(tmp_path):
     """Many publish the same one over a whole and over a broken one; there is a folder, and it is never half of one."""
     place = filled(tmp_path / "place", b"1")

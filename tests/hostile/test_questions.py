@@ -42,6 +42,7 @@ def model(default_model):
     return default_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEFT)
 def test_it_comes_back_as_it_was(model, name):
     question = check_question(LEFT[name])
