@@ -92,6 +92,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_code_2(name, chest, tmp_path, default_bundle):
     args, why = BAD[name]

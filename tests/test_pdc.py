@@ -38,6 +38,7 @@ def test_clean_pictures_pass_to_the_bit(imc, path):
     assert seen.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STRONG)
 def test_noise_is_named_and_the_tokens_come_back(imc, kind):
     before = after = 0.0

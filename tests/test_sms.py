@@ -54,6 +54,7 @@ def test_clean_questions_are_left_alone(model, question):
     assert report.repaired == question and report.edits == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damaged", "clean"), DAMAGED)
 def test_damage_is_repaired_and_reported(model, damaged, clean):
     report = repair(model, damaged)
