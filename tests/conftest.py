@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 # One thread of linear algebra in each of the processes that share the cores, as the command line takes it: more of them
-# wait for each other in busy loops. NumPy and torch read this when they are imported.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
+# wait for each other in busy loops. NumPy and torch read this when they are imported; then it goes, so that what tests
+# start, and the test of what the library leaves alone, find the environment as a user has it.
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name not in os.environ}
+os.environ.update(ONE_THREAD)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -20,6 +21,8 @@ try:
     HAS_GPU = torch.cuda.is_available()
 except ImportError:
     HAS_GPU = False
+for name in ONE_THREAD:
+    del os.environ[name]
 if not HAS_GPU:
     # Triton reads this when a kernel is decorated, so it has to stand before the kernels are imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -78,9 +81,9 @@ def llava_prototypes(clean_pictures, llava_checkpoint, tmp_path_factory) -> Path
     """Its noise prototypes, built by the command, once for all processes that share the tests."""
     from imc_lite.files import locked
 
-    folder = tmp_path_factory.mktemp("prototypes")
+    folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = tmp_path_factory.getbasetemp().parent  # of the folders of all processes
+        folder = folder.parent  # of the folders of all processes
     out = folder / "llava.safetensors"
     command = ("prototypes", "build", "--model", llava_checkpoint, "--images", clean_pictures, "-o", out, "--offline")
     with locked(folder / "llava.lock"):
