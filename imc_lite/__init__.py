@@ -30,6 +30,7 @@ _HOMES = {
     "DeadlineError": "models.deadline",
     "Generation": "models.base",
     "Perception": "models.base",
+    "TokenLogprob": "models.base",
     "ImcError": "errors",
     "Edit": "results",
     "ImageReport": "results",
@@ -52,6 +53,7 @@ __all__ = [
     "Perception",
     "QuestionReport",
     "Result",
+    "TokenLogprob",
     "__version__",
     "load_image",
 ]
@@ -59,7 +61,7 @@ __all__ = [
 if TYPE_CHECKING:
     from imc_lite.errors import ImcError
     from imc_lite.images.load import load_image
-    from imc_lite.models.base import MLLM, BaseMLLM, Generation, Perception
+    from imc_lite.models.base import MLLM, BaseMLLM, Generation, Perception, TokenLogprob
     from imc_lite.models.deadline import Deadline, DeadlineError
     from imc_lite.pipeline import IMC
     from imc_lite.results import Edit, ImageReport, Noise, QuestionReport, Result

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
+MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
 
 
 class IMC:
@@ -129,6 +131,7 @@ class IMC:
         max_new_tokens: int = MAX_NEW_TOKENS,
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
+        top_logprobs: int = 0,
     ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
@@ -141,15 +144,22 @@ class IMC:
             max_new_tokens: the answer is cut off there.
             on_text: called with the answer so far after every token; what it raises ends the answer.
             deadline: looked at between the steps and before every pass of the language model.
+            top_logprobs: of each token of the answer, so many of the likeliest come with it (`Result.top_logprobs`).
 
         Raises:
-            ImcError: the image or the question cannot be used, or `max_new_tokens` is not in 1-512.
+            ImcError: the image or the question cannot be used, `max_new_tokens` is not in 1-512, `top_logprobs` is not
+                in 0-20, or the model does not tell them.
             DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
         question = check_question(question)
         if max_new_tokens not in range(1, MOST_NEW_TOKENS + 1):
             raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
+        if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
+            raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
+        more = {"top_logprobs": top_logprobs} if top_logprobs else {}
+        if more and "top_logprobs" not in signature(self.model.generate).parameters:
+            raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
         pixels = load_image(image, window=window, frame=frame)
         loaded = time.perf_counter()
         deadline.check()
@@ -158,7 +168,7 @@ class IMC:
         off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
         report = self.repair(question, deadline=deadline) if self.sms else off
         repaired = time.perf_counter()
-        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline)
+        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline, **more)
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
         marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
@@ -171,6 +181,7 @@ class IMC:
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
             versions=_versions(self.model),
+            top_logprobs=generation.top_logprobs,
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imc_lite.models.base import TokenLogprob
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class QuestionReport:
 
 @dataclass(frozen=True)
 class Result:
-    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1."""
+    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1.
+
+    `top_logprobs` are those of `Generation`, where they were asked for; they are not part of the JSON.
+    """
 
     answer: str
     confidence: float
@@ -73,6 +79,7 @@ class Result:
     model: dict[str, str]
     id: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
+    top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         noise = f", noise={self.image.noise.kind!r}" if self.image.noise else ""
@@ -82,5 +89,6 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The row that `--json` prints; see docs/json.md for the stable schema."""
         row = asdict(self)
+        del row["top_logprobs"]
         row["question"] = self.question.to_dict()
         return {"id": row.pop("id"), **row}

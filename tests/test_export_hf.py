@@ -80,6 +80,7 @@ def test_greedy_answers_and_scores_are_torchs(both, seen):
     tokens = there.perceive(load_image(IMAGES[1])).tokens if seen else None
     wanted, found = there.generate(QUESTION, tokens, 24), here.generate(QUESTION, tokens, 24)
     assert found.text == wanted.text
+    assert len(here.generate(QUESTION, tokens, 3, top_logprobs=4).top_logprobs[0]) == 4
     np.testing.assert_allclose(found.logprobs, wanted.logprobs, atol=1e-3)
     # One past Gemma3's sliding window, one empty, and more than one pass holds.
     candidates = ["yes", "", "no, it is not, and there is much more to say about it", *"abcdefgh", "long " * 40]

@@ -99,6 +99,9 @@ def test_greedy_text_is_that_of_transformers(mllm, picture):
     found = mllm.generate(QUESTION, mllm.perceive(picture).tokens, 8)
     assert found.text == mllm.processor.tokenizer.decode(out, skip_special_tokens=True).strip()
     assert len(found.logprobs) == len(out) and all(p < 0 for p in found.logprobs)
+    rich = mllm.generate(QUESTION, mllm.perceive(picture).tokens, 8, top_logprobs=2)
+    assert [row[0].logprob for row in rich.top_logprobs] == list(found.logprobs)[: len(rich.top_logprobs)]
+    assert all(len(row) == 2 for row in rich.top_logprobs) and rich.text == found.text
 
 
 @torch.inference_mode()

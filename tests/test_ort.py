@@ -8,8 +8,10 @@ import pytest
 
 from imc_lite import load_image
 from imc_lite.errors import ImcError
+from imc_lite.models.deadline import NEVER
 from imc_lite.models.default.onnx import BEGINNING, OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
+from imc_lite.models.greedy import greedy
 from imc_lite.sms.selftest import can_rewrite
 
 NASTY = [
@@ -71,6 +73,48 @@ def test_generate_is_repeatable_and_its_logprobs_are_scores(default_model, chest
     scored = default_model.score("What modality is this?", [one.text], tokens)[0]
     # 8-bit activations round differently when tokens are read together or one by one.
     assert scored.sum() == pytest.approx(sum(one.logprobs), abs=0.3)
+
+
+def test_the_likeliest_tokens_come_with_what_they_add(default_model, chest):
+    tokens = default_model.perceive(load_image(chest)).tokens
+    plain = default_model.generate("What modality is this?", tokens)
+    found = default_model.generate("What modality is this?", tokens, top_logprobs=5)
+    assert (found.text, found.logprobs) == (plain.text, plain.logprobs) and plain.top_logprobs == ()
+    assert "".join(likeliest[0].text for likeliest in found.top_logprobs) == found.text
+    for likeliest, logprob in zip(found.top_logprobs, found.logprobs, strict=False):
+        logprobs = [candidate.logprob for candidate in likeliest]
+        assert logprobs[0] == logprob and logprobs == sorted(logprobs, reverse=True) and len(logprobs) == 5
+        assert sum(map(np.exp, logprobs)) <= 1
+    # What each would add is what it does add: the first one's runner-up, written instead.
+    ids = default_model.encode(found.text)
+    other = found.top_logprobs[0][1]
+    scored = default_model.score("What modality is this?", [other.text], tokens)[0]
+    assert default_model.encode(other.text)[0] != ids[0] and scored[0] == pytest.approx(other.logprob, abs=0.3)
+
+
+def test_a_character_of_several_tokens_comes_whole_and_an_end_adds_nothing():
+    said = {
+        (): "",
+        (1,): "a",
+        (1, 2): "a\ufffd",
+        (1, 2, 3): "aé",
+        (1, 3): "a\ufffd",
+        (0,): "\ufffd",
+        (2,): "b",
+        (3,): "c",
+    }
+    rows = iter([[0.0, 3, 2, 1], [0, 0, 9, 1], [0, 1, 2, 9], [9, 0, 1, 0]])
+
+    def decode(ids: list[int]) -> str:
+        return said.get(tuple(ids), "?")
+
+    def step(_: int) -> np.ndarray:
+        return np.array(next(rows), np.float32)
+
+    found = greedy(step(0), step, decode, [0], 8, None, NEVER, top_logprobs=3)
+    assert found.text == "aé" and [row[0].text for row in found.top_logprobs] == ["a", "", "é"]
+    assert [c.text for c in found.top_logprobs[0]] == ["a", "b", "c"]
+    assert found.top_logprobs[1][1].text == "" and len(found.logprobs) == 4
 
 
 def test_candidates_together_equal_candidates_alone(default_model):

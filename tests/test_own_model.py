@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from imc_lite import IMC
+from imc_lite import IMC, ImcError
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
@@ -28,7 +29,12 @@ def test_it_is_judged_and_repairs_through_the_protocol():
     bright = model.perceive(np.full((4, 4, 3), 255, np.uint8)).tokens
     assert model.agrees([("Is it?", "Bright."), ("Is it?", "dark")], bright) == [True, False]
     assert IMC(model).repair("Is the heart enlarged?").repaired == "Is the heart enlarged?"
-    assert IMC(model).answer(np.full((4, 4), 255, np.uint8), "Is it bright?").answer == "bright"
+    bright = np.full((4, 4), 255, np.uint8)
+    assert IMC(model).answer(bright, "Is it bright?").answer == "bright"
+    with pytest.raises(ImcError, match="brightness gives no probabilities of single tokens"):
+        IMC(model).answer(bright, "Is it bright?", top_logprobs=2)
+    with pytest.raises(ImcError, match="top_logprobs is 21; give 0 to 20"):
+        IMC(model).answer(bright, "Is it bright?", top_logprobs=21)
 
 
 def test_a_package_brings_it_to_every_command(tmp_path, chest):

@@ -127,6 +127,24 @@ def test_streaming_says_the_same(client, server, picture):
     assert raw.endswith("\n\ndata: [DONE]\n\n") and all(e.startswith("data: ") for e in raw.split("\n\n") if e)
 
 
+def test_log_probabilities_are_openais(client, imc, chest, picture):
+    options = {"model": "default", "messages": ask(picture, QUESTION), "logprobs": True}
+    whole = client.chat.completions.create(**options, top_logprobs=3).choices[0]
+    rows = whole.logprobs.content
+    assert "".join(row.token for row in rows) == whole.message.content
+    assert b"".join(bytes(row.bytes) for row in rows).decode() == whole.message.content
+    wanted = imc.answer(chest.read_bytes(), QUESTION, top_logprobs=3).top_logprobs
+    assert [[(t.token, round(t.logprob, 4)) for t in row.top_logprobs] for row in rows] == [
+        [(c.text, round(c.logprob, 4)) for c in likeliest] for likeliest in wanted
+    ]
+    assert all(row.logprob == row.top_logprobs[0].logprob > row.top_logprobs[1].logprob for row in rows)
+    bare = client.chat.completions.create(**options).choices[0].logprobs.content
+    assert [(row.token, row.top_logprobs) for row in bare] == [(row.token, []) for row in rows]
+    last = [c for c in client.chat.completions.create(**options, stream=True) if c.choices]
+    assert [c.choices[0].logprobs for c in last[:-1]] == [None] * (len(last) - 1)
+    assert [row.token for row in last[-1].choices[0].logprobs.content] == [row.token for row in rows]
+
+
 def test_our_options_and_an_answer_cut_short(client, picture):
     create = client.chat.completions.create
     plain = create(
@@ -196,6 +214,8 @@ BAD = {
     "empty": (CHAT, b"", 400, ""),
     "no messages": (CHAT, {"model": "default"}, 400, "messages"),
     "many messages": (CHAT, {"messages": [{"role": "user", "content": "hi"}] * 201}, 400, "messages"),
+    "likeliest tokens alone": (CHAT, BASE | {"top_logprobs": 2}, 400, "logprobs: true"),
+    "too many likeliest": (CHAT, BASE | {"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
     "wrong type": (CHAT, BASE | {"stream": "yes"}, 400, "stream"),
     "other model": (CHAT, BASE | {"model": "gpt-4o"}, 404, "'default' only"),
     "no picture": (CHAT, {"messages": [{"role": "user", "content": "hi"}]}, 400, "no picture"),

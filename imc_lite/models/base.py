@@ -34,11 +34,27 @@ class Perception:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was written or could have been: what it adds to the text, and its natural-log probability.
+
+    The text is empty for a token that ends the answer, and for one whose character is whole only after the next.
+    """
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Generation:
-    """Greedy text with the natural-log probability of each of its tokens (the end token included)."""
+    """Greedy text with the natural-log probability of each of its tokens (the end token included).
+
+    top_logprobs: where they were asked for, of each token of the text (the end token left out) the likeliest ones, the
+        one that was written first.
+    """
 
     text: str
     logprobs: tuple[float, ...]
+    top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
 
 
 class MLLM(Protocol):
@@ -95,6 +111,7 @@ class MLLM(Protocol):
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
+        top_logprobs: int = 0,
     ) -> Generation:
         """Answer `prompt` greedily.
 
@@ -104,6 +121,8 @@ class MLLM(Protocol):
             max_new_tokens: at least 1; the answer is cut off there.
             on_text: called with the text so far after every token; what it raises ends the answer.
             deadline: looked at before every token.
+            top_logprobs: of each token, so many of the likeliest are given back (`Generation.top_logprobs`). It is only
+                given where they are wanted: a model may do without this argument.
 
         Raises:
             ImcError: prompt and answer do not fit the context.

@@ -84,6 +84,7 @@ class TorchMLLM(BaseMLLM, ABC):
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
+        top_logprobs: int = 0,
     ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone."""
         with self._lock, _interruptible(self.model, deadline):
@@ -94,7 +95,7 @@ class TorchMLLM(BaseMLLM, ABC):
                 return self.after(torch.tensor([[token]]), cache, next(places))[0, -1].float().cpu().numpy()
 
             first = logits.float().cpu().numpy()
-            return greedy(first, step, self.decode, self.ends, max_new_tokens, on_text, deadline)
+            return greedy(first, step, self.decode, self.ends, max_new_tokens, on_text, deadline, top_logprobs)
 
     @torch.inference_mode()
     def score(

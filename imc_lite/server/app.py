@@ -93,6 +93,7 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
             sms=options.sms,
             max_new_tokens=limit,
             id=f"chatcmpl-{uuid.uuid4().hex}",
+            top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
 
         def done(row: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from imc_lite.errors import ImcError
+from imc_lite.models.base import TokenLogprob
 from imc_lite.server import schema
 from imc_lite.server.budget import Budget
 from imc_lite.server.errors import ApiError, internal, no_model, refused
@@ -28,6 +29,8 @@ def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[
     for name, value in (body.model_extra or {}).items():
         if name in schema.HARMLESS and value is not None and value not in schema.HARMLESS[name]:
             raise ApiError(400, f"{name} is not supported; leave it out", code="unsupported_parameter", param=name)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError(400, "top_logprobs goes with logprobs: true", code="bad_input", param="top_logprobs")
     asked = [m for m in body.messages if m.role == "user"]
     if not asked or body.messages[-1].role != "user":
         raise ApiError(400, "the last message must be the user's", code="bad_input", param="messages")
@@ -51,7 +54,7 @@ def _parts(message: schema.Message) -> list[schema.TextPart | schema.ImagePart]:
 def completion(row: dict[str, Any], ask: Ask) -> dict[str, Any]:
     """OpenAI's chat.completion with the report beside it."""
     message = {"role": "assistant", "content": row["answer"], "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(ask)}
+    choice = {"index": 0, "message": message, "logprobs": _logprobs(ask), "finish_reason": _finish(ask)}
     head = _head(ask, row["model"]["id"], "chat.completion")
     return {**head, "choices": [choice], "usage": _usage(ask), "imc": row}
 
@@ -76,7 +79,8 @@ async def events(
     sent, began = "", False
 
     def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        logprobs = None if finish is None else _logprobs(ask)
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         chunk = {**_head(ask, pool.model_id, "chat.completion.chunk"), "choices": [choice], **more}
         return _event(chunk | ({"usage": None} if usage else {}))
 
@@ -121,6 +125,21 @@ def _head(ask: Ask, model: str, kind: str) -> dict[str, Any]:
 
 def _finish(ask: Ask) -> str:
     return "length" if ask.tokens >= ask.max_new_tokens else "stop"
+
+
+def _logprobs(ask: Ask) -> dict[str, Any] | None:
+    """The tokens of the answer, and of each as many of the likeliest as were asked for; None where none were."""
+    if ask.top_logprobs is None:
+        return None
+    rows = [
+        {**_token(likeliest[0]), "top_logprobs": [_token(c) for c in likeliest[: ask.top_logprobs]]}
+        for likeliest in ask.found
+    ]
+    return {"content": rows, "refusal": None}
+
+
+def _token(candidate: TokenLogprob) -> dict[str, Any]:
+    return {"token": candidate.text, "logprob": candidate.logprob, "bytes": list(candidate.text.encode())}
 
 
 def _usage(ask: Ask) -> dict[str, int]:

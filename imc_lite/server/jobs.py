@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.images.load import load_image
+from imc_lite.models.base import TokenLogprob
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
 from imc_lite.server.pictures import from_data_uri
@@ -42,7 +43,10 @@ class Picture:
 
 @dataclass
 class Ask:
-    """Answers a question; `emit` gets the answer so far after every token, `tokens` counts them."""
+    """Answers a question; `emit` gets the answer so far after every token, `tokens` counts them.
+
+    `top_logprobs`, where it is not None, has of each token at least that many of the likeliest put into `found`.
+    """
 
     picture: Picture
     question: str
@@ -53,6 +57,8 @@ class Ask:
     emit: Callable[[str], object] | None = None
     tokens: int = 0
     prompt_tokens: int = 0
+    top_logprobs: int | None = None
+    found: tuple[tuple[TokenLogprob, ...], ...] = ()
 
     def __call__(self, imc: IMC, deadline: Deadline) -> dict[str, Any]:
         """The row of `imc-lite answer --json`."""
@@ -67,7 +73,9 @@ class Ask:
             max_new_tokens=self.max_new_tokens,
             on_text=self._on_text,
             deadline=deadline,
+            top_logprobs=0 if self.top_logprobs is None else max(1, self.top_logprobs),
         )
+        self.found = result.top_logprobs
         self.prompt_tokens = len(imc.model.encode(result.question.repaired))
         row = result.to_dict()
         timings = row["timings_ms"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_lite.images.dicom.windows import WHOLE, WINDOWS
+from imc_lite.pipeline import MOST_TOP_LOGPROBS
 
 MAX_MESSAGES = 200
 # A grey pixel, for the examples of the description.
@@ -19,14 +20,12 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "function_call": ("none",),
     "functions": ([],),
     "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "prediction": (),
     "response_format": ({"type": "text"},),
     "stop": ([],),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "web_search_options": (),
 }
 
@@ -113,6 +112,10 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2, description="without effect: decoding is greedy")
     top_p: float | None = Field(default=None, ge=0, le=1, description="without effect")
     seed: int | None = Field(default=None, description="without effect")
+    logprobs: bool | None = Field(default=False, description="of the answer's tokens; in a stream with its last choice")
+    top_logprobs: int | None = Field(
+        default=None, ge=0, le=MOST_TOP_LOGPROBS, description="of so many tokens at each place"
+    )
     imc: ImcOptions | None = None
 
 
@@ -195,10 +198,27 @@ class ChatMessage(BaseModel):
     refusal: None = None
 
 
+class TopLogprob(BaseModel):
+    """A token by what it adds to the answer: empty where it ends it, or begins a character that others make whole."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class Choice(BaseModel):
     index: int
     message: ChatMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 

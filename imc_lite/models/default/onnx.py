@@ -88,6 +88,7 @@ class OrtMLLM(BaseMLLM):
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
+        top_logprobs: int = 0,
     ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [25, 1280], or None for text alone."""
         with self._turn:
@@ -102,6 +103,7 @@ class OrtMLLM(BaseMLLM):
                 max_new_tokens,
                 on_text,
                 deadline,
+                top_logprobs,
             )
 
     def score(

@@ -73,6 +73,7 @@ class ExportedMLLM(BaseMLLM):
         max_new_tokens: int = 32,
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
+        top_logprobs: int = 0,
     ) -> Generation:
         """Greedy answer to `prompt`; `tokens` float32 [N, D] from `perceive`, or None for text alone.
 
@@ -88,6 +89,7 @@ class ExportedMLLM(BaseMLLM):
             max_new_tokens,
             on_text,
             deadline,
+            top_logprobs,
         )
 
     def score(
