@@ -108,13 +108,22 @@ class IMC:
         Raises:
             ImcError: the image cannot be used, or the model has no prototypes.
         """
+        prototypes = self.noise_prototypes()
+        pixels = load_image(image, window=window, frame=frame)
+        return replace(inspect(self.model, prototypes, pixels), path=_path(image))
+
+    def noise_prototypes(self) -> Prototypes:
+        """The prototypes that noise is read from.
+
+        Raises:
+            ImcError: the model was opened without.
+        """
         if self.prototypes is None:
             raise ImcError(
                 "noise is read from prototypes and this model was opened without; "
                 "build them: imc-lite prototypes build, then give --prototypes"
             )
-        pixels = load_image(image, window=window, frame=frame)
-        return replace(inspect(self.model, self.prototypes, pixels), path=_path(image))
+        return self.prototypes
 
     def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Treated:
         """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`)."""

@@ -36,7 +36,7 @@ def severity_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
     legend = _legend(
         [("plain", "plain"), ("shift", "mean shift, told the noise"), ("imc", "IMC")], 4, lines * HEIGHT + 14
     )
-    return _svg(PANEL * min(COLUMNS, len(kinds)), lines * HEIGHT + 26, [*panels, legend], "accuracy by severity")
+    return svg(PANEL * min(COLUMNS, len(kinds)), lines * HEIGHT + 26, [*panels, legend], "accuracy by severity")
 
 
 def _cells(row: dict[str, Any], scope: str) -> dict[str, dict[str, Any]]:
@@ -111,7 +111,7 @@ def recovered_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
             side, x = ("start", b + 4) if value >= 0 else ("end", a - 4)
             out.append(f'<text x="{x:.1f}" y="{top + 10}" class="{side}">{100 * value:.0f}</text>')
     legend = _legend([("imc", "IMC"), ("shift", "mean shift, told the noise")], LABEL, bottom + 34)
-    return _svg(WIDTH, bottom + 46, [*out, legend], "share of the loss recovered")
+    return svg(WIDTH, bottom + 46, [*out, legend], "share of the loss recovered")
 
 
 def accuracy_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
@@ -165,7 +165,7 @@ def accuracy_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
     out.append(f'<text x="{CARD - 16}" y="20" class="end note">gain, points</text>')
     ground = f'<rect x=".5" y=".5" width="{CARD - 1}" height="{foot + 11}" rx="6" fill="#fff" stroke="#d1d9e0"/>'
     title = "accuracy by noise and severity, plain and with IMC"
-    return _svg(CARD, foot + 12, [CARD_STYLE, ground, *out], title) + "\n"
+    return svg(CARD, foot + 12, [CARD_STYLE, ground, *out], title) + "\n"
 
 
 def _legend(items: list[tuple[str, str]], x: int, y: int) -> str:
@@ -177,7 +177,8 @@ def _legend(items: list[tuple[str, str]], x: int, y: int) -> str:
     return "".join(out)
 
 
-def _svg(width: int, height: int, parts: list[str], title: str) -> str:
+def svg(width: int, height: int, parts: list[str], title: str) -> str:
+    """Parts of a drawing as one SVG; `title` is what is read aloud."""
     head = f'<svg viewBox="0 0 {width} {height}" style="max-width:{width}px" role="img" aria-label="{escape(title)}" '
     return head + 'xmlns="http://www.w3.org/2000/svg">' + "".join(parts) + "</svg>"
 

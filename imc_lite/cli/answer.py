@@ -1,10 +1,9 @@
-"""`imc-lite answer`, `inspect` and `repair`."""
+"""`imc-lite answer` and `repair`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,40 +119,6 @@ def answer(
         if not no_sms:
             _say_why_unchecked(result.question)
         click.echo(result.answer)
-
-
-@click.command()
-@click.argument("images", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture.")
-@click.option("--prototypes", "file", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
-@picture_options
-@model_options
-def inspect(images: tuple[str, ...], as_json: bool, file: Path | None, view: View, choice: ModelChoice) -> None:
-    """Say which noise each of IMAGES carries, how strong, and how sure that is.
-
-    \b
-    imc-lite inspect *.png
-    """
-    imc = choice.open(prototypes=file)
-    failed = False
-    for image in images:
-        try:
-            report = imc.inspect(image, **view)
-        except ImcError as error:
-            # One unreadable picture does not keep the others from being judged.
-            click.echo(f"imc-lite: {error}", err=True)
-            failed = True
-            if as_json:
-                click.echo(json.dumps({"path": image, "error": str(error)}, ensure_ascii=False))
-            continue
-        if as_json:
-            click.echo(json.dumps(asdict(report), ensure_ascii=False))
-        elif (noise := report.noise) is not None:
-            judged = {True: "gradable", False: "not gradable", None: "left alone"}[report.gradable]
-            parts = [f"severity {noise.severity}", f"probability {noise.probability:.2f}", judged]
-            click.echo("\t".join([image, noise.kind, *parts]))
-    if failed:
-        sys.exit(2)
 
 
 @click.command()

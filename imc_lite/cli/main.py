@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 import click
 
 from imc_lite import __version__
-from imc_lite.cli.answer import answer, inspect, repair
+from imc_lite.cli.answer import answer, repair
 from imc_lite.cli.bench import bench
 from imc_lite.cli.env import env
+from imc_lite.cli.inspect import inspect
 from imc_lite.cli.models import bundle, export, prototypes, pull
 from imc_lite.cli.noise import noise
 from imc_lite.cli.serve import serve

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
+from imc_lite.pdc.features import features
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise
@@ -64,8 +65,16 @@ def treat_picture(
 
 def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:
     """The verdict on a picture, uint8 [H, W, 3] RGB, from one encoder pass; nothing is done about it."""
-    noise, in_distribution = prototypes.matcher.match(model.perceive(pixels).stats, model.evidence)
-    return judge(prototypes, noise, in_distribution)
+    return examine(model, prototypes, pixels)[0]
+
+
+def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[ImageReport, float]:
+    """Like `inspect`, and with it the out-of-distribution score that the verdict rests on."""
+    matcher = prototypes.matcher
+    values = features(model.perceive(pixels).stats, matcher.statistics)[None]
+    probabilities, scores = model.evidence(matcher, values)
+    score = float(scores[0])
+    return judge(prototypes, *matcher.verdict(probabilities[0], score, values)), score
 
 
 def judge(prototypes: Prototypes, noise: Noise, in_distribution: bool) -> ImageReport:

@@ -23,6 +23,10 @@ SAMPLES = {
 FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 
 
+class NoPictureError(ImcError):
+    """A sound DICOM file of a class that holds no picture: a report, a presentation state, a directory …"""
+
+
 @dataclass(frozen=True)
 class ImagePixel:
     """How the pixels of a file are stored. Names in brackets are DICOM's.
@@ -50,7 +54,8 @@ def image_pixel(dataset: Dataset, name: str, max_pixels: int) -> ImagePixel:
     """Read and check a file's Image Pixel module.
 
     Raises:
-        ImcError: no picture in the file; an element that is missing, no number, out of range, or at odds with another;
+        NoPictureError: the file is of a class that holds no picture.
+        ImcError: its pixels are missing; an element that is missing, no number, out of range, or at odds with another;
             more than `max_pixels` pixels in a frame.
     """
     keyword = _pixel_keyword(dataset, name)
@@ -173,4 +178,8 @@ def _pixel_keyword(dataset: Dataset, name: str) -> str:
         kind = MediaStorageDirectoryStorage
     # A private UID could tell where a file comes from; only names of the standard are spoken.
     what = f" ({kind.name})" if kind and kind.name != str(kind) else ""
-    raise ImcError(f"{name} is a DICOM file without a picture{what}; give an image object")
+    message = f"{name} is a DICOM file without a picture{what}; give an image object"
+    # What says that it is an image, or has a size, has lost its pixels: that is damage.
+    if what and "Image" not in kind.name and "Rows" not in dataset:
+        raise NoPictureError(message)
+    raise ImcError(message)

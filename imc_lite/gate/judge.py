@@ -1,0 +1,86 @@
+"""Verdicts on many pictures, in order: while the encoder looks at one, a thread reads those that come next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imc_lite.errors import ImcError
+from imc_lite.gate.find import Candidate
+from imc_lite.images.dicom.image_pixel import NoPictureError
+from imc_lite.images.load import load_image
+from imc_lite.pdc.treat import examine
+from imc_lite.pipeline import IMC
+from imc_lite.results import ImageReport
+
+AHEAD = 2  # pictures that are read or being read beside the one that is judged: three in memory
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of one candidate: a report with its score, an error, or neither where the file is no picture.
+
+    Attributes:
+        path: of the candidate.
+        report: the verdict.
+        score: the out-of-distribution score, with a report.
+        error: why there is none.
+    """
+
+    path: str
+    report: ImageReport | None = None
+    score: float | None = None
+    error: str | None = None
+
+    @property
+    def no_picture(self) -> bool:
+        """Whether it is a file that holds no picture and is passed over."""
+        return self.report is None and self.error is None
+
+
+def judge(
+    imc: IMC, candidates: Sequence[Candidate], *, window: str | None = None, frame: int | None = None
+) -> Iterator[Judged]:
+    """One verdict a candidate, in their order.
+
+    `window` and `frame` are for DICOM, see `imc_lite.images.load.load_image`.
+
+    Raises:
+        ImcError: the model has no prototypes. A picture that cannot be read is a verdict with an error.
+    """
+    prototypes = imc.noise_prototypes()
+
+    def read(candidate: Candidate) -> np.ndarray | Judged:
+        if candidate.error is not None:
+            return Judged(candidate.path, error=candidate.error)
+        try:
+            return load_image(candidate.path, window=window, frame=frame)
+        except NoPictureError as error:
+            return Judged(candidate.path, error=None if candidate.from_folder else str(error))
+        except ImcError as error:
+            return Judged(candidate.path, error=str(error))
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="imc-lite-read")
+    waiting: deque[tuple[str, Future[np.ndarray | Judged]]] = deque()
+    left = iter(candidates)
+    try:
+        while True:
+            for candidate in left:
+                waiting.append((candidate.path, pool.submit(read, candidate)))
+                if len(waiting) > AHEAD:
+                    break
+            if not waiting:
+                return
+            path, future = waiting.popleft()
+            seen = future.result()
+            del future  # it would keep the pixels
+            if isinstance(seen, np.ndarray):
+                report, score = examine(imc.model, prototypes, seen)
+                seen = Judged(path, replace(report, path=path), score)
+            yield seen
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

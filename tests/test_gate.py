@@ -1,0 +1,459 @@
+"""The gate: folders of pictures found, judged in order, held to rules, counted and written down."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from imc_lite import IMC, ImcError, load_image
+from imc_lite.cli.main import cli
+from imc_lite.gate.baseline import Baseline, Origin, load_baseline
+from imc_lite.gate.drift import Drift, compare
+from imc_lite.gate.find import Candidate, find_pictures
+from imc_lite.gate.judge import AHEAD, Judged, judge
+from imc_lite.gate.page import page
+from imc_lite.gate.rows import harmless
+from imc_lite.gate.rules import parse_rules
+from imc_lite.gate.statistics import Distribution, fisher, holm, kolmogorov, kolmogorov_smirnov, newcombe, wilson
+from imc_lite.gate.tally import Tally
+from imc_lite.noise import apply_to_image
+from imc_lite.pdc import load_prototypes
+from imc_lite.results import ImageReport, Noise
+
+IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
+CHEST, PELVIS = IMAGES[1], IMAGES[0]
+
+
+def small(path: Path, kind: str = "clean", severity: int = 0, source: Path = PELVIS) -> None:
+    pixels = load_image(source)
+    if severity:
+        pixels = apply_to_image(pixels, kind, severity, seed=severity)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def imc(default_model):
+    return IMC(default_model, load_prototypes(default_model.prototypes_file(), default_model.identity))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Six pictures of which one cannot be read, and what lies about in folders."""
+    top = tmp_path_factory.mktemp("incoming")
+    small(top / "a.png", "gaussian", 5)
+    small(top / "b" / "2.png", "impulse", 3)
+    small(top / "b" / "10.png")
+    small(top / "c.png", "gaussian", 2)
+    small(top / "=1+1.png")
+    (top / "broken.png").write_bytes((top / "c.png").read_bytes()[:1000])
+    (top / "notes.txt").write_text("no picture")
+    (top / ".hidden").mkdir()
+    shutil.copy(top / "a.png", top / ".hidden" / "a.png")
+    return top
+
+
+def inspect(*args: object):
+    return CliRunner().invoke(cli, ["inspect", *map(str, args)])
+
+
+def paths(*given: object) -> list[str]:
+    return [candidate.path for candidate in find_pictures([str(g) for g in given]).candidates]
+
+
+def test_a_folders_pictures_are_found_in_order(folder):
+    found = find_pictures([str(folder)])
+    relative = [Path(c.path).relative_to(folder).as_posix() for c in found.candidates]
+    assert relative == ["=1+1.png", "a.png", "b/10.png", "b/2.png", "broken.png", "c.png"]
+    assert found.folders and found.passed_over == {".txt": 1}
+    assert paths(folder / "c.png", folder / "none", folder / "b") == [
+        *(str(folder / n) for n in ("c.png", "none")),
+        *(str(folder / "b" / n) for n in ("10.png", "2.png")),
+    ]
+
+
+def test_content_decides_where_the_name_does_not(tmp_path):
+    picture = CHEST.read_bytes()
+    taken = {
+        "1.2.840.113619.2": bytes(128) + b"DICM\x02\0\0\0UL\x04\0",
+        "IM000001": b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100" + bytes(200),  # DICOM without a preamble
+        "archive.txt": bytes(128) + b"DICM\x02\0\0\0UL\x04\0",
+        "download": picture,
+        "empty.png": b"",
+        "report.pdf": picture,
+        "webp": b"RIFF\x10\0\0\0WEBPVP8 ",
+    }
+    passed = {
+        "DICOMDIR": bytes(128) + b"DICM\x02\0\0\0UL\x04\0",
+        "cache.bin": b"\x08\x00\x05\x00CS\x0a\x00" + bytes(200),
+        "data.json": b"{}",
+        "empty": b"",
+        "sound": b"RIFF\x10\0\0\0WAVEfmt ",
+    }
+    for name, data in {**taken, **passed}.items():
+        (tmp_path / name).write_bytes(data)
+    assert [os.path.basename(p) for p in paths(tmp_path)] == sorted(taken)
+    assert find_pictures([str(tmp_path)]).passed_over == {".bin": 1, ".json": 1, "no suffix": 3}
+
+
+def test_links_lead_in_circles_and_nowhere(tmp_path):
+    top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
+    small(top / "a.png"), small(elsewhere / "b.png")
+    for name, target in {"again": "..", "gone": "nowhere", "itself": "itself", "there": str(elsewhere)}.items():
+        (top / "sub").mkdir(exist_ok=True)
+        (top / "sub" / name).symlink_to(target)
+    (top / "sub" / "lost.png").symlink_to("nowhere.png")
+    os.mkfifo(top / "pipe.png")
+    found = find_pictures([str(top)]).candidates
+    assert [os.path.relpath(c.path, top) for c in found] == ["a.png", "sub/lost.png", "sub/there/b.png"]
+    assert [c.error is not None for c in found] == [False, True, False]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anywhere")
+def test_a_folder_that_may_not_be_read_is_said(tmp_path):
+    small(tmp_path / "a.png")
+    (tmp_path / "locked").mkdir(mode=0)
+    locked = find_pictures([str(tmp_path)]).candidates[1]
+    assert "Permission denied" in locked.error
+
+
+def test_an_empty_folder_is_an_error_of_its_own(tmp_path):
+    (candidate,) = find_pictures([str(tmp_path)]).candidates
+    assert "holds no picture" in candidate.error
+
+
+def test_verdicts_are_those_of_inspect_in_order(imc, folder):
+    found = find_pictures([str(folder)]).candidates
+    judged = list(judge(imc, found))
+    assert [j.path for j in judged] == [c.path for c in found]
+    for j in judged:
+        if j.error is None:
+            assert j.report == imc.inspect(j.path)
+        else:
+            with pytest.raises(ImcError) as error:
+                imc.inspect(j.path)
+            assert str(error.value) == j.error
+    assert [j.report.noise.kind for j in judged if j.report] == ["clean", "gaussian", "clean", "impulse", "gaussian"]
+
+
+def test_no_more_pictures_are_in_memory_than_said(imc):
+    class Counting(list):
+        asked = 0
+
+        def __iter__(self):
+            for candidate in super().__iter__():
+                self.asked += 1
+                yield candidate
+
+    candidates = Counting([Candidate(str(PELVIS))] * 9)
+    for done, _ in enumerate(judge(imc, candidates), 1):
+        assert candidates.asked - done <= AHEAD
+    assert candidates.asked == 9
+
+
+def test_reports_and_directories_are_passed_over_and_lost_pixels_are_not(imc, tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_files import make, ramp, written
+
+    pixels = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored")
+    no_image = dict.fromkeys((*pixels, "HighBit", "PixelRepresentation", "PixelData"))
+    report = make(ramp(), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", **no_image)
+    (tmp_path / "report.dcm").write_bytes(written(report))
+    (tmp_path / "lost.dcm").write_bytes(written(make(ramp(), **no_image)))
+    (tmp_path / "no_pixels.dcm").write_bytes(written(make(ramp(), PixelData=None)))
+    judged = {os.path.basename(j.path): j for j in judge(imc, find_pictures([str(tmp_path)]).candidates)}
+    assert judged["report.dcm"].no_picture
+    assert all("without a picture" in judged[n].error for n in ("lost.dcm", "no_pixels.dcm"))
+    (named,) = judge(imc, [Candidate(str(tmp_path / "report.dcm"))])
+    assert "without a picture (Enhanced SR Storage)" in named.error
+
+
+def test_rules(imc, folder):
+    judged = {os.path.basename(j.path): j for j in judge(imc, find_pictures([str(folder)]).candidates)}
+
+    def meeting(*words: str) -> list[str]:
+        return sorted(name for name, j in judged.items() if any(rule.met_by(j) for rule in parse_rules(words)))
+
+    assert meeting("gaussian") == ["a.png", "c.png"] and meeting("gaussian:4") == ["a.png"]
+    assert meeting("noisy") == ["2.png", "a.png", "c.png"] and meeting("noisy:3") == ["2.png", "a.png"]
+    assert meeting("not-gradable, unreadable") == sorted(
+        {n for n, j in judged.items() if j.report and j.report.gradable is False} | {"broken.png"}
+    )
+    assert meeting("unknown", "drift") == []
+    assert [str(r) for r in parse_rules(["impulse:2,unknown", "unknown"])] == ["impulse:2", "unknown"]
+
+
+@pytest.mark.parametrize("words", ["", "blurry", "gaussian:0", "gaussian:6", "gaussian:", "unknown:2", "clean", "a,"])
+def test_what_is_no_rule_is_refused(words):
+    with pytest.raises(ImcError, match="is no rule; give not-gradable"):
+        parse_rules([words])
+
+
+def test_exit_codes_and_failed_rules(default_bundle, folder):
+    done = inspect(folder, "--json", "--fail-on", "gaussian:4,noisy:3")
+    rows = {os.path.basename(row["path"]): row for row in map(json.loads, done.stdout.splitlines())}
+    assert done.exit_code == 2, "a picture could not be read, so not all were judged"
+    assert {name: row["failed"] for name, row in rows.items()} == {
+        **{"=1+1.png": [], "a.png": ["gaussian:4", "noisy:3"], "10.png": [], "2.png": ["noisy:3"]},
+        **{"broken.png": [], "c.png": []},
+    }
+    done = inspect(folder, "--fail-on", "unreadable")
+    assert done.exit_code == 3 and "met a rule: 1 (unreadable 1)" in done.stderr
+    done = inspect(folder / "b", "--fail-on", "impulse")
+    assert done.exit_code == 3 and done.stdout.splitlines()[1].endswith("\tfails impulse")
+    assert inspect(folder / "b", "--fail-on", "impulse:4,unreadable,unknown").exit_code == 0
+    assert inspect(folder / "b").exit_code == 0
+    assert inspect(folder).exit_code == 2
+
+
+def test_json_is_as_it_was_without_rules(default_bundle, imc, folder):
+    done = inspect(folder / "b" / "2.png", "--json")
+    report = asdict(imc.inspect(folder / "b" / "2.png"))
+    assert done.stdout == json.dumps({**report, "path": str(folder / "b" / "2.png")}) + "\n"
+    assert done.stderr == ""
+
+
+def test_the_summary_counts(default_bundle, folder):
+    done = inspect(folder, folder / "b" / "10.png")
+    assert done.stdout.count("\n") == 6
+    lines = [line.split() for line in done.stderr.splitlines()]
+    assert lines[1:-2] == [
+        ["6", "pictures", "all", "share", "1", "2", "3", "4", "5"],
+        ["clean", "3", "50.0", "%"],
+        ["gaussian", "2", "33.3", "%", "1", "1"],
+        ["impulse", "1", "16.7", "%", "1"],
+    ]
+    assert done.stderr.splitlines()[-2].endswith(", left alone 0, unreadable 1")
+    assert done.stderr.splitlines()[-1] == "passed over as no pictures: 1 (.txt 1)"
+
+
+def test_csv(default_bundle, folder, tmp_path, monkeypatch):
+    out = tmp_path / "verdicts.csv"
+    monkeypatch.chdir(folder)
+    done = inspect("=1+1.png", "broken.png", "a.png", "--csv", out, "--fail-on", "noisy,unreadable")
+    assert done.exit_code == 3
+    data = out.read_bytes()
+    assert data.count(b"\r\n") == data.count(b"\n") == 4
+    assert data.splitlines()[0].startswith(b'"path","kind","severity","probability","out_of_distribution_score"')
+    rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    assert [row["path"] for row in rows] == ["'=1+1.png", "broken.png", "a.png"]
+    assert [row["failed"] for row in rows] == ["", "unreadable", "noisy"]
+    assert (rows[2]["kind"], rows[2]["severity"], rows[1]["kind"]) == ("gaussian", "5", "")
+    assert float(rows[0]["out_of_distribution_score"]) > 0 and "broken.png" in rows[1]["error"]
+    inspect("=1+1.png", "broken.png", "a.png", "--csv", tmp_path / "again.csv", "--fail-on", "noisy,unreadable")
+    assert (tmp_path / "again.csv").read_bytes() == data
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1"])
+def test_cells_that_spreadsheets_would_run(cell):
+    assert harmless(cell) == "'" + cell
+    assert harmless(f"x{cell}") == f"x{cell}"
+
+
+def test_outputs_are_checked_before_anything_is_judged(folder, tmp_path):
+    picture = tmp_path / "a.png"
+    shutil.copy(folder / "a.png", picture)
+    for out, why in ((picture, "is the name of a picture"), (tmp_path / "none" / "x.csv", "cannot write")):
+        done = inspect(folder, "--csv", out, "--model", "nothing of that name")
+        assert isinstance(done.exception, ImcError) and why in str(done.exception)
+    assert picture.read_bytes() == (folder / "a.png").read_bytes()
+
+
+def test_names_that_are_no_text(default_bundle, tmp_path):
+    name = os.fsdecode(b"bad\xff\n\x1b[31m.jpg")
+    shutil.copy(PELVIS, tmp_path / name)
+    done = inspect(tmp_path, "--csv", tmp_path / "out.csv")
+    assert done.exit_code == 0 and done.stdout.count("\n") == 1 and "\x1b" not in done.stdout
+    assert json.loads(inspect(tmp_path, "--json").stdout)["path"].endswith("bad?\n\x1b[31m.jpg")
+    assert "bad?" in (tmp_path / "out.csv").read_text(encoding="utf-8")
+
+
+def test_scores_are_those_of_the_matcher(imc):
+    (judged,) = judge(imc, [Candidate(str(CHEST))])
+    stats = imc.model.perceive(load_image(CHEST)).stats
+    from imc_lite.pdc.features import features
+
+    _, score = imc.prototypes.matcher.evidence(features(stats)[None])
+    assert judged.score == pytest.approx(float(score[0]), rel=1e-6)
+    assert np.isfinite(judged.score)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_newcombes_own_examples(first, second, low, high):
+    """Statistics in Medicine 17:873 (1998), table II, method 10."""
+    assert newcombe(*first, *second) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilsons_interval():
+    """Newcombe, Statistics in Medicine 17:857 (1998), table I, method 3."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
+
+
+def test_fishers_tea_and_holms_correction():
+    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert fisher(4, 4, 0, 4) == pytest.approx(2 / 70)
+    assert fisher(3, 100, 0, 1000) == pytest.approx(7.309178e-4, rel=1e-6)  # R: fisher.test
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_kolmogorov_smirnov_by_hand():
+    # Up to 2 lies half of the first and none of the second.
+    first, second = Distribution.of([1, 2, 3, 4]), Distribution.of([3, 4, 5, 6])
+    assert kolmogorov_smirnov(first, second)[0] == kolmogorov_smirnov(second, first)[0] == 0.5
+    # Up to 1 lie three quarters of the first and a quarter of the second: ties count together.
+    assert kolmogorov_smirnov(Distribution.of([1, 1, 1, 2]), Distribution.of([1, 2, 2, 2]))[0] == 0.5
+    assert kolmogorov_smirnov(first, first) == (0, 1)
+    # The limiting distribution's tabulated 5 % and 1 % points.
+    assert kolmogorov(1.3581) == pytest.approx(0.05, abs=1e-5) and kolmogorov(1.6276) == pytest.approx(0.01, abs=1e-5)
+
+
+def test_what_is_kept_of_a_large_sample_is_never_farther_apart_than_all_of_it():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0, 1, 5000).round(6), rng.normal(0.1, 1, 3000).round(6)
+    pooled = np.sort(np.concatenate([first, second]))
+    shares = [np.searchsorted(np.sort(s), pooled, "right") / len(s) for s in (first, second)]
+    exact = np.abs(shares[0] - shares[1]).max()
+    kept = [Distribution.of(s) for s in (first, second)]
+    assert [len(d.values) for d in kept] == [200, 200]
+    assert exact - 2 / 200 <= kolmogorov_smirnov(*kept)[0] <= exact + 1e-3  # values are rounded to four digits
+
+
+def test_no_number_is_the_greatest():
+    odd = Distribution.of([1.0, float("nan"), float("inf")])
+    assert odd.values[-1] == 3e38 and odd.at_most[-1] == 3
+    json.loads(json.dumps(odd.values), parse_constant=pytest.fail)
+
+
+ORIGIN = Origin("e", "p", "x")
+
+
+def counted(score: float = 0.0, unreadable: int = 0, seed: int = 0, **kinds: int) -> Baseline:
+    """As many pictures of each kind, severity 3, with scores drawn around 1 + `score`."""
+    rng, tally = np.random.default_rng(seed), Tally()
+    for kind, count in kinds.items():
+        for _ in range(count):
+            noise = Noise(kind, 0 if kind in ("clean", "unknown") else 3, float(rng.beta(20, 1)))
+            gradable = None if kind == "unknown" else kind != "speckle"
+            tally.add(Judged("x", ImageReport("x", noise, gradable), float(1 + score + rng.normal(0, 0.1))), ())
+    for _ in range(unreadable):
+        tally.add(Judged("x", error="broken"), ())
+    return Baseline.of(tally, ORIGIN)
+
+
+def moved(drift: Drift) -> set[str]:
+    return {c.name for c in (*drift.shares, *drift.shifts) if c.moved}
+
+
+def test_drift_names_what_moved():
+    then = counted(clean=900, gaussian=60, unknown=40)
+    assert moved(compare(counted(seed=1, clean=90, gaussian=6, unknown=4), then)) == set()
+    assert not list(compare(then, then).lines()) and not compare(then, then).moved
+    noisy = compare(counted(seed=1, clean=60, gaussian=6, unknown=4, speckle=30), then)
+    assert moved(noisy) == {"clean", "speckle", "not gradable"}
+    (speckle,) = (s for s in noisy.shares if s.name == "speckle")
+    assert speckle.now == (30, 100) and speckle.then == (0, 1000)
+    assert speckle.interval == newcombe(30, 100, 0, 1000) and 0 < speckle.interval[0] < 0.3 < speckle.interval[1]
+    assert any(line.startswith("speckle 30.0% of 100, was 0.0% of 1,000: +30.0 points") for line in noisy.lines())
+    other = compare(counted(score=0.1, seed=1, clean=90, gaussian=6, unknown=4), then)
+    assert moved(other) == {"out_of_distribution_score"}
+    assert moved(compare(counted(unreadable=20, seed=1, clean=90, gaussian=6, unknown=4), then)) == {"unreadable"}
+
+
+def test_kinds_that_nobody_saw_are_not_asked_about_and_all_others_are_corrected():
+    drift = compare(counted(seed=1, clean=95, gaussian=5), counted(clean=99, gaussian=1))
+    assert [s.name for s in drift.shares] == ["clean", "gaussian"]
+    p_values = [c.p for c in (*drift.shares, *drift.shifts)]
+    assert [c.p_holm for c in (*drift.shares, *drift.shifts)] == holm(p_values)
+
+
+def test_a_baseline_reads_and_writes_the_same(tmp_path):
+    baseline, file = counted(clean=900, gaussian=60, unknown=40, unreadable=3), tmp_path / "usual.json"
+    baseline.save(file)
+    assert load_baseline(file) == baseline
+    assert file.stat().st_size < 20_000
+    data = json.loads(file.read_text())
+    damaged = {
+        "another format": data | {"format": 2},
+        "holds no baseline": data | {"pictures": 999},
+        "holds no baseline ": data | {"kinds": {"clean": {"0": -1}}},
+        "holds no baseline  ": data | {"probability": data["probability"] | {"values": [2, 1]}},
+        "holds no baseline   ": {k: v for k, v in data.items() if k != "origin"},
+        "holds no baseline    ": [data],
+    }
+    for why, content in damaged.items():
+        file.write_text(json.dumps(content))
+        with pytest.raises(ImcError, match=why.strip()):
+            load_baseline(file)
+    file.write_bytes(b"[" * 100_000)
+    with pytest.raises(ImcError, match="holds no baseline"):
+        load_baseline(file)
+    with pytest.raises(ImcError, match="cannot read"):
+        load_baseline(tmp_path / "none.json")
+
+
+def test_baseline_drift_and_report_on_the_command_line(default_bundle, tmp_path):
+    usual, noisy, file = tmp_path / "usual", tmp_path / "noisy", tmp_path / "usual.json"
+    pixels = load_image(PELVIS)[::2, ::2]
+    for i in range(6):
+        for folder, picture in ((usual, pixels[i:]), (noisy, apply_to_image(pixels[i:], "gaussian", 5, seed=i))):
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / f"<b>{i}.png")
+    assert inspect(usual, "--save-baseline", file).exit_code == 0
+    kept = file.read_bytes()
+    same = inspect(usual, "--baseline", file, "--save-baseline", file, "--fail-on", "drift")
+    assert same.exit_code == 0 and "no drift from" in same.stderr and file.read_bytes() == kept
+    outputs = ("--report", tmp_path / "drift.json", "--html", tmp_path / "report.html")
+    done = inspect(noisy, "--baseline", file, "--fail-on", "drift,gaussian", *outputs)
+    assert done.exit_code == 3
+    assert "imc-lite: drift: gaussian 100.0% of 6, was 0.0% of 6: +100.0 points" in done.stderr
+    report = json.loads((tmp_path / "drift.json").read_text())
+    assert report["moved"] and report["now"]["kinds"] == {"gaussian": {"5": 6}} and report["then"]["pictures"] == 6
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;3.png" in html and "<b>" not in html and html.count("<svg") == 3
+    assert not any(part in html.replace("http://www.w3.org/2000/svg", "") for part in ("://", "src=", "href", "url("))
+    file.write_text(kept.decode().replace('"prototypes": "', '"prototypes": "0'))
+    refused = inspect(usual, "--baseline", file)
+    assert isinstance(refused.exception, ImcError) and "made with another prototypes" in str(refused.exception)
+    assert refused.stdout == ""
+
+
+@pytest.mark.parametrize("options", [["--fail-on", "drift"], ["--report", "x.json"], ["--csv", "x", "--html", "x"]])
+def test_options_that_make_no_sense_together(options, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = inspect(folder, *options, "--model", "nothing of that name")
+    assert done.exit_code and ("--baseline" in done.output or "two outputs" in str(done.exception))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_page_shows_names_as_text(imc):
+    tally = Tally()
+    name = "<script>alert(1)</script>\u202e.png"
+    tally.add(Judged(name, ImageReport(name, Noise("gaussian", 5, 1.0), False, "<i>"), 1.2), parse_rules(["noisy"]))
+    tally.add(Judged("&.png", error="cannot read <x>"), ())
+    text = page(tally, imc, ruled=True)
+    assert "<script" not in text and "<i>" not in text and "<x>" not in text and "\u202e" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\N{REPLACEMENT CHARACTER}.png" in text and "&amp;.png" in text
+    assert page(tally, imc, ruled=True) == text
