@@ -114,6 +114,7 @@ setup(
         "safetensors>=0.4.5",
         "tqdm>=4.66",
         "gguf>=0.17",
+        "packaging>=23",
     ],
     extras_require=EXTRAS,
     entry_points={

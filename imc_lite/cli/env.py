@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
 
 from imc_lite import __version__
+from imc_lite.doctor.machine import cpu, gpus, memory, providers, version
 from imc_lite.errors import ImcError
 
 # Names on the package index: those that every installation has, then those of the extras.
@@ -20,8 +20,6 @@ PACKAGES = (
     *("onnxruntime", "onnxruntime-gpu", "torch", "triton", "transformers", "accelerate", "bitsandbytes", "optimum"),
     *("torchao", "onnx", "onnxscript", "pydicom", "python-gdcm", "fastapi", "uvicorn", "ray", "pyarrow", "lmms-eval"),
 )
-# Which 8-bit arithmetic a processor has decides speed, and how sums are rounded.
-CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni")
 
 
 @click.command()
@@ -48,68 +46,14 @@ def describe() -> dict[str, Any]:
         "imc_lite": __version__,
         "python": f"{platform.python_version()} {platform.python_implementation()}",
         "platform": platform.platform(),
-        "cpu": _cpu(),
-        "memory_mib": _memory(),
-        "gpus": _gpus(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "onnxruntime_providers": _providers(),
+        "cpu": cpu(),
+        "memory_mib": memory(),
+        "gpus": gpus(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "onnxruntime_providers": providers(),
         "cache": _cache(),
         "variables_set": sorted(name for name in os.environ if name.startswith("IMC_LITE_")),
     }
-
-
-def _cpu() -> dict[str, Any]:
-    facts = _read("/proc/cpuinfo")
-    flags = facts.get("flags", "").split()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = facts.get("model name") or platform.processor() or platform.machine()
-    return {"model": model, "cores": cores, **{flag: flag in flags for flag in CPU_FLAGS}}
-
-
-def _memory() -> dict[str, int]:
-    """Total and available memory, as far as the system says; MiB."""
-    facts = _read("/proc/meminfo")
-    kib = {"total": facts.get("MemTotal"), "available": facts.get("MemAvailable")}
-    return {name: int(value.split()[0]) // 1024 for name, value in kib.items() if value}
-
-
-def _gpus() -> list[str]:
-    """Names of the NVIDIA cards that the driver knows."""
-    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [_read(str(card)).get("Model", "unnamed") for card in cards]
-
-
-def _read(file: str) -> dict[str, str]:
-    """The first value of each `name: value` line; nothing where there is no such file."""
-    facts: dict[str, str] = {}
-    try:
-        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            facts.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    return facts
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _providers() -> list[str]:
-    """Execution providers that the installed ONNX Runtime carries, told by its libraries.
-
-    A provider that is carried may still not run: CUDA's needs a card, its driver and its libraries.
-    """
-    carried = set()
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        if _version(package) is not None:
-            carried.add("cpu")
-            names = [file.stem for file in metadata.files(package) or ()]
-            carried |= {n.rpartition("_providers_")[2] for n in names if "onnxruntime_providers_" in n}
-    return sorted(carried - {"shared"})
 
 
 def _cache() -> dict[str, str]:

@@ -12,6 +12,7 @@ import click
 from imc_lite import __version__
 from imc_lite.cli.answer import answer, repair
 from imc_lite.cli.bench import bench
+from imc_lite.cli.doctor import doctor
 from imc_lite.cli.env import env
 from imc_lite.cli.inspect import inspect
 from imc_lite.cli.models import bundle, export, prototypes, pull
@@ -76,7 +77,7 @@ def cli() -> None:
     """
 
 
-for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env):
+for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env, doctor):
     cli.add_command(command)
 
 
