@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.images.load import Source, load_image
+from imc_lite.images.load import LoadedImage, Source, load_shown
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
@@ -100,17 +100,19 @@ class IMC:
 
         return repair(self.model, check_question(question), rewrites=self.model.rewrites, deadline=deadline)
 
-    def inspect(self, image: Source, *, window: str | None = None, frame: int | None = None) -> ImageReport:
+    def inspect(
+        self, image: Source | LoadedImage, *, window: str | None = None, frame: int | None = None
+    ) -> ImageReport:
         """Which noise a picture carries and whether it is gradable; the language model is not loaded.
 
         `window` and `frame` are for DICOM, see `imc_lite.images.load.load_image`.
 
         Raises:
-            ImcError: the image cannot be used, or the model has no prototypes.
+            ImcError: the image cannot be used, the model has no prototypes, or they were built with another window.
         """
         prototypes = self.noise_prototypes()
-        pixels = load_image(image, window=window, frame=frame)
-        return replace(inspect(self.model, prototypes, pixels), path=_path(image))
+        loaded = self._load(image, window, frame)
+        return replace(inspect(self.model, prototypes, loaded.pixels), path=_path(image))
 
     def noise_prototypes(self) -> Prototypes:
         """The prototypes that noise is read from.
@@ -125,13 +127,18 @@ class IMC:
             )
         return self.prototypes
 
-    def see(self, pixels: np.ndarray, perception: Perception | None = None) -> Treated:
-        """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`)."""
+    def see(self, image: np.ndarray | LoadedImage, perception: Perception | None = None) -> Treated:
+        """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`).
+
+        Raises:
+            ImcError: it is shown with another window than its prototypes were built with.
+        """
+        pixels = image if isinstance(image, np.ndarray) else self._load(image, None, None).pixels
         return treat_picture(self.model, self.prototypes, pixels, perception)
 
     def answer(
         self,
-        image: Source,
+        image: Source | LoadedImage,
         question: str,
         *,
         id: str | None = None,
@@ -145,7 +152,7 @@ class IMC:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
         Args:
-            image: what `imc_lite.images.load.load_image` takes.
+            image: what `imc_lite.images.load.load_image` takes, or what `load_shown` gives.
             question: up to 2,000 characters.
             id: carried into the result.
             window: of a DICOM picture, see `imc_lite.images.load.load_image`.
@@ -156,8 +163,8 @@ class IMC:
             top_logprobs: of each token of the answer, so many of the likeliest come with it (`Result.top_logprobs`).
 
         Raises:
-            ImcError: the image or the question cannot be used, `max_new_tokens` is not in 1-512, `top_logprobs` is not
-                in 0-20, or the model does not tell them.
+            ImcError: the image or the question cannot be used, the prototypes were built with another window,
+                `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, or the model does not tell them.
             DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
@@ -169,10 +176,10 @@ class IMC:
         more = {"top_logprobs": top_logprobs} if top_logprobs else {}
         if more and "top_logprobs" not in signature(self.model.generate).parameters:
             raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
-        pixels = load_image(image, window=window, frame=frame)
+        picture = self._load(image, window, frame)
         loaded = time.perf_counter()
         deadline.check()
-        seen = self.see(pixels)
+        seen = self.see(picture.pixels)
         perceived = time.perf_counter()
         off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
         report = self.repair(question, deadline=deadline) if self.sms else off
@@ -193,8 +200,15 @@ class IMC:
             top_logprobs=generation.top_logprobs,
         )
 
+    def _load(self, image: Source | LoadedImage, window: str | None, frame: int | None) -> LoadedImage:
+        """The picture, where the prototypes are for pictures that are shown so."""
+        loaded = image if isinstance(image, LoadedImage) else load_shown(image, window=window, frame=frame)
+        if self.prototypes is not None:
+            self.prototypes.check_window(loaded.window)
+        return loaded
 
-def _path(image: Source) -> str | None:
+
+def _path(image: Source | LoadedImage) -> str | None:
     return str(image) if isinstance(image, (str, Path)) else None
 
 

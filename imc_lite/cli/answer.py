@@ -51,7 +51,7 @@ def answer(
     imc-lite answer --batch cases.jsonl -o answers.jsonl
     imc-lite answer --batch cases.parquet -o answers.parquet --ray
     """
-    from imc_lite.images.load import load_image
+    from imc_lite.images.load import load_shown
     from imc_lite.pipeline import IMC
     from imc_lite.sms.question import check_question
 
@@ -109,8 +109,8 @@ def answer(
     # Refuse what cannot be answered before a model is fetched or loaded.
     check_question(question)
     source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
-    pixels = load_image(source, **view)
-    result = open_model().answer(pixels, question)
+    picture = load_shown(source, **view)
+    result = open_model().answer(picture, question)
     if as_json:
         row = result.to_dict()
         row["image"]["path"] = None if image == "-" else image

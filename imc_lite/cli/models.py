@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import ModelChoice, model_options
+from imc_lite.cli.options import WINDOW_HELP, ModelChoice, model_options
 from imc_lite.errors import ImcError, missing
 
 
@@ -36,9 +36,10 @@ def prototypes() -> None:
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of clean pictures.")
 @click.option("--limit", type=click.IntRange(16), help="Use at most so many of them.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--window", help=WINDOW_HELP)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
 @model_options
-def build(images: Path, limit: int | None, seed: int, output: Path, choice: ModelChoice) -> None:
+def build(images: Path, limit: int | None, seed: int, window: str | None, output: Path, choice: ModelChoice) -> None:
     """Build noise prototypes from unlabelled clean pictures, for pictures like them.
 
     \b
@@ -46,11 +47,15 @@ def build(images: Path, limit: int | None, seed: int, output: Path, choice: Mode
     imc-lite inspect --prototypes ours.safetensors scan.png
     """
     from imc_lite.files import check_output
+    from imc_lite.images.dicom.windows import canonical
     from imc_lite.pdc.fit.build import build_prototypes, find_images
 
     check_output(output)
+    if window is not None:
+        canonical(window)  # refused before a model is loaded
     found = find_images(images)
-    built = build_prototypes(choice.open_encoder(), found, seed=seed, limit=limit, workers=choice.threads)
+    encoder = choice.open_encoder()
+    built = build_prototypes(encoder, found, seed=seed, limit=limit, workers=choice.threads, window=window)
     built.save(output)
 
 

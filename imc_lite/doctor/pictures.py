@@ -64,9 +64,17 @@ def check_dicom() -> list[Check]:
 def _decoder_check() -> Check:
     """Whether the process that compressed pixel data are decoded in starts; what it decodes is looked at after."""
     stream = base64.b64decode(STREAMS[JPEG_LS])
-    shape = {"rows": 8, "columns": 8, "samples": 1, "bits": 8, "signed": False}
     try:
-        codec.decode(stream, syntax=JPEG_LS, photometric="MONOCHROME2", **shape)
+        codec.decode(
+            stream,
+            syntax=JPEG_LS,
+            photometric="MONOCHROME2",
+            rows=8,
+            columns=8,
+            samples=1,
+            bits=8,
+            signed=False,
+        )
     except codec.DecodingError as error:
         if "decoder process" in str(error):
             return problem("decoder", "the process that decodes compressed DICOM does not start", DICOM)

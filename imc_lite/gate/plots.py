@@ -62,7 +62,7 @@ def distribution_plot(now: Distribution, then: Distribution | None, limits: dict
     for i, (name, limit) in enumerate(limits.items()):
         x, y = at(limit, 0)[0], 12 + 13 * i  # one below the other: the limits may lie close together
         out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + 3}" y2="{bottom}" class="axis" stroke-dasharray="4 3"/>')
-        out.append(f'<text x="{x:.1f}" y="{y}" class="mid">{escape(name)}</text>')
+        out.append(f'<text x="{x - 5:.1f}" y="{y}" class="end">{escape(name)}</text>')
     for side, colour in reversed(sides):
         path, before = f"M50 {bottom}", at(1, 0)[1]
         for value, count in zip(side.values, side.at_most, strict=True):
@@ -73,7 +73,7 @@ def distribution_plot(now: Distribution, then: Distribution | None, limits: dict
     for value in (side.quantile(q) for side, _ in sides[:1] for q in (0.05, 0.5, 0.95)):
         out.append(f'<text x="{at(value, 0)[0]:.1f}" y="{bottom + 16}" class="mid">{value:.3g}</text>')
     if then:
-        out.append(f'<text x="{right}" y="{bottom - 8}" class="end" style="fill:{GREY}">grey: baseline</text>')
+        out.append(f'<text x="56" y="48" style="fill:{GREY}">grey: baseline</text>')
     return svg(WIDTH, HEIGHT, out, "distribution of the out-of-distribution score")
 
 

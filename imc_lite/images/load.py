@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,20 @@ from imc_lite.images.raster import load_raster
 
 MAX_PIXELS = 100_000_000
 Source = str | os.PathLike | bytes | BinaryIO | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A picture, and how it is shown.
+
+    Attributes:
+        pixels: uint8 [H, W, 3] RGB.
+        window: of a grey DICOM picture, as `imc_lite.images.dicom.windows.canonical` spells it, or `own` for the
+            file's; None for every other picture.
+    """
+
+    pixels: np.ndarray
+    window: str | None
 
 
 def load_image(
@@ -33,7 +48,8 @@ def load_image(
         source: a path, the bytes of a file, a binary stream, a Pillow image, or an array: [H, W] or
             [H, W, 3], uint8, or float within 0-1.
         window: of a grey DICOM picture: `lung`, `bone`, `brain`, `mediastinum`, `soft-tissue`, `full`, or
-            `CENTRE,WIDTH`; the file's own by default.
+            `CENTRE,WIDTH`; the file's own by default. Of a CT also three of these with ":" between, for red, green and
+            blue, or such three by name: `medgemma-ct`, `medgemma-1.5-ct`.
         frame: of a DICOM file, counted from 1; the first by default.
         max_pixels: more are refused.
 
@@ -41,6 +57,13 @@ def load_image(
         ImcError: missing, a folder, not a picture of a known format, damaged, too large, not DICOM where a
             window or a frame is asked for, or a source of another type.
     """
+    return load_shown(source, window=window, frame=frame, max_pixels=max_pixels).pixels
+
+
+def load_shown(
+    source: Source, *, window: str | None = None, frame: int | None = None, max_pixels: int = MAX_PIXELS
+) -> LoadedImage:
+    """What `load_image` gives, and how it is shown."""
     name, data = "image", source
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
@@ -50,13 +73,13 @@ def load_image(
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     if isinstance(data, bytes) and is_dicom(data[:132], name):
-        return load_dicom(data, name, window, frame, max_pixels)
+        return LoadedImage(*load_dicom(data, name, window, frame, max_pixels))
     if window is not None or frame is not None:
         raise ImcError(f"{name} is not DICOM; --window and --frame are for DICOM files, leave them out")
     if isinstance(data, np.ndarray):
-        return _from_array(data, max_pixels)
+        return LoadedImage(_from_array(data, max_pixels), None)
     if isinstance(data, (bytes, Image.Image)):
-        return load_raster(data, name, max_pixels)
+        return LoadedImage(load_raster(data, name, max_pixels), None)
     raise ImcError(
         f"an image must be a path, the bytes of a file, a binary stream, a Pillow image or an array, not "
         f"{type(data).__name__}; convert it first"

@@ -16,6 +16,7 @@ import numpy as np
 
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
+from imc_lite.images.dicom.windows import OWN, canonical
 from imc_lite.noise.registry import BANK_VERSION
 from imc_lite.pdc.bias_field import BiasFieldClassifier
 from imc_lite.pdc.features import QUADRANTS, TOKENS
@@ -40,7 +41,8 @@ class Prototypes:
         maps: the low-rank maps, stacked: down float16 [M, D, r], up float16 [M, r, D], offset float32 [M, r], shift
             float32 [M, D].
         facts: encoder (SHA-256 of its weights), preprocessing (SHA-256), versions of the noise bank and of the
-            restorers, seed, number of pictures, id of the model.
+            restorers, seed, number of pictures, id of the model; the window that DICOM pictures were shown with, where
+            one was asked for.
     """
 
     matcher: Matcher
@@ -57,6 +59,26 @@ class Prototypes:
         if remedy.map_index is None:
             return None
         return LowRankMap(**{n: self.maps[n][remedy.map_index].astype(np.float32) for n in MAP_ARRAYS})
+
+    def check_window(self, window: str | None) -> None:
+        """Refuse a grey DICOM picture that is shown otherwise than the pictures that these were fitted to.
+
+        Other pictures have no window and pass; so does everything where these were built without one.
+
+        Args:
+            window: of the picture, see `imc_lite.images.load.LoadedImage`.
+
+        Raises:
+            ImcError: it is another window.
+        """
+        fitted = self.facts.get("window")
+        if fitted is None or window is None or window == fitted:
+            return
+        way = "the file's own window" if window == OWN else f"--window {window}"
+        raise ImcError(
+            f"the prototypes were built with --window {fitted} and this picture is shown with {way}; "
+            f"give --window {fitted}, or other prototypes"
+        )
 
     def digest(self) -> str:
         """SHA-256 of everything that decides on a picture."""
@@ -130,6 +152,8 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
         )
         remedies = tuple(_remedy(row) for row in header.pop("remedies"))
         maps = {n: arrays[n] for n in MAP_ARRAYS}
+        if "window" in header and header["window"] != _window(header["window"]):
+            raise ValueError("no window")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ImcError(f"{shown(path)} holds no readable prototypes; {REBUILD}") from error
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
@@ -139,6 +163,14 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     if header.get("restorers", "1") != RESTORERS_VERSION:
         raise ImcError(f"the prototypes in {shown(path)} belong to another version of the restorers; {REBUILD}")
     return Prototypes(matcher, remedies, maps, header)
+
+
+def _window(found: object) -> str | None:
+    """The spelling that a file should have; None where it is no window."""
+    try:
+        return canonical(found) if isinstance(found, str) else None
+    except ImcError:
+        return None
 
 
 def _bias_field(arrays: dict[str, np.ndarray], statistics: str) -> BiasFieldClassifier | None:

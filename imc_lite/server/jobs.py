@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imc_lite.images.load import load_image
+from imc_lite.images.load import LoadedImage, load_shown
 from imc_lite.models.base import TokenLogprob
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
@@ -31,14 +31,14 @@ class Picture:
     frame: int | None
     max_pixels: int
 
-    def load(self) -> np.ndarray:
-        """uint8 [H, W, 3].
+    def load(self) -> LoadedImage:
+        """Its pixels and how they are shown.
 
         Raises:
             ImcError: it cannot be used.
         """
         data = from_data_uri(self.source) if isinstance(self.source, str) else self.source
-        return load_image(data, window=self.window, frame=self.frame, max_pixels=self.max_pixels)
+        return load_shown(data, window=self.window, frame=self.frame, max_pixels=self.max_pixels)
 
 
 @dataclass
@@ -63,11 +63,11 @@ class Ask:
     def __call__(self, imc: IMC, deadline: Deadline) -> dict[str, Any]:
         """The row of `imc-lite answer --json`."""
         began = time.perf_counter()
-        pixels = self.picture.load()
+        picture = self.picture.load()
         load = 1000 * (time.perf_counter() - began)
         view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms)
         result = view.answer(
-            pixels,
+            picture,
             self.question,
             id=self.id,
             max_new_tokens=self.max_new_tokens,
@@ -92,9 +92,9 @@ def inspect(picture: Picture) -> Job[dict[str, Any]]:
     """The object of `imc-lite inspect --json`."""
 
     def job(imc: IMC, deadline: Deadline) -> dict[str, Any]:
-        pixels = picture.load()
+        loaded = picture.load()
         deadline.check()
-        return asdict(imc.inspect(pixels))
+        return asdict(imc.inspect(loaded))
 
     return job
 
@@ -108,12 +108,12 @@ def show(picture: Picture) -> Job[dict[str, Any]]:
     """The verdict on a picture, and the picture before and after restoration as PNG data URIs."""
 
     def job(imc: IMC, deadline: Deadline) -> dict[str, Any]:
-        pixels = picture.load()
+        loaded = picture.load()
         deadline.check()
-        seen = imc.see(pixels)
+        seen = imc.see(loaded)
         deadline.check()
         after = None if seen.restored is None else _png(seen.restored)
-        return {"image": asdict(seen.report), "before": _png(pixels), "after": after}
+        return {"image": asdict(seen.report), "before": _png(loaded.pixels), "after": after}
 
     return job
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imc_lite.images.dicom.windows import WHOLE, WINDOWS
+from imc_lite.images.dicom.windows import CHANNELS, WHOLE, WINDOWS
 from imc_lite.pipeline import MOST_TOP_LOGPROBS
 
 MAX_MESSAGES = 200
@@ -63,7 +63,10 @@ class View(Request):
     """How a DICOM picture is shown."""
 
     window: str | None = Field(
-        default=None, max_length=80, description=f"{', '.join([*WINDOWS, WHOLE])}, or CENTRE,WIDTH"
+        default=None,
+        max_length=80,
+        description=f"{', '.join([*WINDOWS, WHOLE])}, or CENTRE,WIDTH; of a CT also three of these with : between, for "
+        f"red, green and blue, or {', '.join(CHANNELS)}",
     )
     frame: int | None = Field(default=None, ge=1, description="counted from 1")
 

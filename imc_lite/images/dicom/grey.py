@@ -14,8 +14,8 @@ import numpy as np
 from imc_lite.errors import ImcError, shown
 from imc_lite.images.dicom.frame import Frame
 from imc_lite.images.dicom.image_pixel import ImagePixel, element, numbers
-from imc_lite.images.dicom.transformations import Transformation, modality, of_frame, own_voi, window
-from imc_lite.images.dicom.windows import WHOLE, WINDOWS, centre_and_width
+from imc_lite.images.dicom.transformations import MODALITY, Transformation, modality, of_frame, own_voi, window
+from imc_lite.images.dicom.windows import WHOLE, WINDOWS, centre_and_width, channel_windows
 from imc_lite.images.grey_levels import extent, row_blocks, scale
 
 if TYPE_CHECKING:
@@ -26,23 +26,24 @@ PADDING = {"PixelData": "Pixel", "FloatPixelData": "FloatPixel", "DoubleFloatPix
 
 
 def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked: str | None, name: str) -> np.ndarray:
-    """A frame as uint8 [H, W].
+    """A frame as uint8 [H, W], or [H, W, 3] where three windows are asked for.
 
     Stored values pass the modality table, or slope and intercept. Then they pass the window asked for, or the file's
     VOI table, or its first window, or are stretched from the darkest to the brightest. Then a PresentationLUTShape
     says whether they are inverted, or else MONOCHROME1 does. Padding and what is not a number is no part of the
-    stretch, and black.
+    stretch, and black. Of three windows each makes a channel as it would make the grey picture alone.
 
     Args:
         dataset: the file's elements.
         pixel: those that describe its pixels.
         frame: stored values [H, W].
         index: of the frame, from 0.
-        asked: a window in place of the file's own, see `imc_lite.images.dicom.windows`.
+        asked: a window in place of the file's own, or three, see `imc_lite.images.dicom.windows`.
         name: what the file is called in errors.
 
     Raises:
-        ImcError: an element that cannot be applied, or that makes one grey of all; a window that does not apply.
+        ImcError: an element that cannot be applied, or that makes one grey of all; a window that does not apply;
+            three windows for what is no CT in Hounsfield units.
     """
     left_out = _padding(dataset, pixel, frame, name)
     if frame.values.dtype.kind == "f":
@@ -59,9 +60,13 @@ def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked
     if asked is None:
         negative = pixel.signed or values[0] < 0 or None
         signed = False if first.element == "ModalityLUTSequence" else negative
-        second = own_voi(elements, name, little_endian=little, signed=signed)
+        seconds = [own_voi(elements, name, little_endian=little, signed=signed)]
     else:
-        second = _asked(asked, first, str(element(dataset, "Modality", name) or ""), name)
+        modality_of = str(element(dataset, "Modality", name) or "").strip().upper()
+        windows = channel_windows(asked)
+        if len(windows) > 1:
+            _check_hounsfield(elements, first, modality_of, name)
+        seconds = [_asked(one, first, modality_of, name) for one in windows]
 
     def display(last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         grey = np.empty(frame.values.shape, np.uint8)
@@ -69,16 +74,24 @@ def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked
             grey[rows] = last(first.apply(frame.values[rows]))
         return grey
 
-    grey = display(second.apply) if second else None
-    if second and grey is not None and stored[0] != stored[1] and len(set(extent(grey, left_out) or ())) == 1:
-        if second.element != "WindowCenter":
+    def stretched(block: np.ndarray) -> np.ndarray:
+        return scale(block, *values)
+
+    channels = [display(second.apply if second else stretched) for second in seconds]
+    # A channel may be of one grey where another shows something: the brain window of a slice of air does that.
+    if (
+        all(seconds)
+        and stored[0] != stored[1]
+        and all(len(set(extent(grey, left_out) or ())) == 1 for grey in channels)
+    ):
+        by = seconds[0].element if seconds[0] and len(seconds) == 1 else f"--window {shown(asked, 40)}"
+        if by != "WindowCenter":
             raise ImcError(
-                f"{name} comes out in one grey by {second.element}, its values go from {values[0]:g} to "
-                f"{values[1]:g}; give another --window"
+                f"{name} comes out in one grey by {by}, its values go from {values[0]:g} to {values[1]:g}; "
+                "give another --window"
             )
-        grey = None  # a window of the file that shows one grey of many is a slip of its writer
-    if grey is None:
-        grey = display(lambda block: scale(block, *values))
+        channels = [display(stretched)]  # a window of the file that shows one grey of many is a slip of its writer
+    grey = channels[0] if len(channels) == 1 else np.stack(channels, axis=2)
     shape = str(element(dataset, "PresentationLUTShape", name) or "").strip().upper()
     if shape == "INVERSE" or (shape != "IDENTITY" and pixel.photometric == "MONOCHROME1"):
         grey = 255 - grey
@@ -92,11 +105,30 @@ def _asked(asked: str, first: Transformation, modality_of: str, name: str) -> Tr
     numbers_of = centre_and_width(asked)
     if numbers_of is None:
         return None
-    if asked in WINDOWS and modality_of.strip().upper() != "CT":
+    if asked in WINDOWS and modality_of != "CT":
         raise ImcError(f"{name} is no CT and {asked} is a window for CT; give --window CENTRE,WIDTH")
     if not first.usable:
         raise ImcError(f"{name} has no usable {first.element}, so its units are unknown; give --window {WHOLE}")
     return window(*numbers_of, "LINEAR", f"--window {shown(asked, 40)}")
+
+
+def _check_hounsfield(elements: Dataset, first: Transformation, modality_of: str, name: str) -> None:
+    """Three windows mean Hounsfield units, which a CT has after its rescale.
+
+    RescaleType names other units where it is neither HU nor US, "unspecified" (PS3.3 C.11.1.1.2).
+    """
+    units = str(element(elements, "RescaleType", name) or "HU").strip().upper()
+    if modality_of != "CT":
+        why = f"it is no CT (Modality {shown(modality_of, 16)})" if modality_of else "it names no Modality"
+    elif first.element != "RescaleSlope" or not all(key in elements for key in MODALITY[:2]):
+        why = "it has no RescaleSlope and RescaleIntercept"
+    elif not first.usable:
+        why = "its RescaleSlope is not usable"
+    elif units not in ("HU", "US"):
+        why = "its RescaleType names other units"
+    else:
+        return
+    raise ImcError(f"{name} is not in Hounsfield units, {why}; three windows are for CT, give one --window or none")
 
 
 def _range(

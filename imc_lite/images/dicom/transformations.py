@@ -17,7 +17,7 @@ from imc_lite.images.grey_levels import scale
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MODALITY = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+MODALITY = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "RescaleType")
 VOI = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
 
 

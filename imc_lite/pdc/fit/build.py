@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from imc_lite.errors import ImcError, shown
 from imc_lite.images.dicom.file import is_dicom
+from imc_lite.images.dicom.windows import canonical
 from imc_lite.images.load import load_image
 from imc_lite.images.resize import resize_picture, size_within
 from imc_lite.noise.image import apply_to_image
@@ -37,7 +38,12 @@ FIELDS = 3  # bias fields of each severity that a picture is put under: their di
 
 
 def build_prototypes(
-    model: MLLM, images: list[Path], seed: int = 0, limit: int | None = None, workers: int = 1
+    model: MLLM,
+    images: list[Path],
+    seed: int = 0,
+    limit: int | None = None,
+    workers: int = 1,
+    window: str | None = None,
 ) -> Prototypes:
     """Fit prototypes and remedies to clean pictures and their noisy copies.
 
@@ -47,6 +53,8 @@ def build_prototypes(
         seed: of the noise and of the choice of pictures.
         limit: use at most so many pictures, chosen at random.
         workers: pictures encoded at once.
+        window: show the pictures, which must be DICOM then, with this one (`imc_lite.images.load.load_image`); the
+            prototypes are for DICOM pictures that are shown so.
 
     Raises:
         ImcError: too few pictures, one that cannot be read or for which the encoder's values are out of range, or an
@@ -58,7 +66,7 @@ def build_prototypes(
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
     # Tokens of every picture under every condition are more than memory should hold.
     with tempfile.TemporaryFile() as scratch, ThreadPoolExecutor(workers) as pool:
-        jobs = pool.map(lambda i: observe(model, chosen[i], seed + i), range(len(chosen)))
+        jobs = pool.map(lambda i: observe(model, chosen[i], seed + i, window), range(len(chosen)))
         table, biased, tokens = [], [], None
         for i, seen in enumerate(tqdm(jobs, total=len(chosen), unit="picture", disable=None)):
             if tokens is None:
@@ -75,6 +83,8 @@ def build_prototypes(
         remedies, maps = fit_remedies(tokens, draw_folds(len(chosen), rng))
     facts = {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
     facts |= {"images": len(chosen), "model": model.id, "dtype": "float32"}
+    if window is not None:
+        facts["window"] = canonical(window)
     return Prototypes(matcher, remedies, maps, facts)
 
 
@@ -111,7 +121,7 @@ class Observed:
     tokens: np.ndarray
 
 
-def observe(model: MLLM, path: Path, seed: int) -> Observed:
+def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Observed:
     """Encode a picture and its noisy copies.
 
     Raises:
@@ -128,7 +138,7 @@ def observe(model: MLLM, path: Path, seed: int) -> Observed:
             )
         return seen
 
-    image = load_image(path)
+    image = load_image(path, window=window)
     # Examples of what is out of distribution are made at the reference size, as they always were.
     small = resize_picture(image, size_within(image.shape, REFERENCE))
     known = [image if kind == "clean" else apply_to_image(image, kind, severity, seed) for kind, severity in KNOWN]
