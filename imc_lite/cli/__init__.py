@@ -2,5 +2,5 @@
 
 - `main`: the entry point
 - `options`: what several commands take
-- `answer`, `noise`, `models`, `bench`, `serve`, `env`, `doctor`: the commands
+- `answer`, `noise`, `models`, `bench`, `serve`, `env`, `doctor`, `plan`: the commands
 """

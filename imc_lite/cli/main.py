@@ -17,6 +17,7 @@ from imc_lite.cli.env import env
 from imc_lite.cli.inspect import inspect
 from imc_lite.cli.models import bundle, export, prototypes, pull
 from imc_lite.cli.noise import noise
+from imc_lite.cli.plan import plan
 from imc_lite.cli.serve import serve
 from imc_lite.errors import ImcError
 
@@ -77,7 +78,7 @@ def cli() -> None:
     """
 
 
-for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env, doctor):
+for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env, doctor, plan):
     cli.add_command(command)
 
 
