@@ -17,7 +17,7 @@ from imc_lite.images.load import LoadedImage, Source, load_shown
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
-from imc_lite.pdc.treat import Treated, inspect, treat_picture
+from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_picture, treat_picture
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
 
@@ -136,6 +136,19 @@ class IMC:
         pixels = image if isinstance(image, np.ndarray) else self._load(image, None, None).pixels
         return treat_picture(self.model, self.prototypes, pixels, perception)
 
+    def restore(
+        self, image: Source | LoadedImage, *, window: str | None = None, frame: int | None = None
+    ) -> RestoredPicture:
+        """The picture at its own size with its noise taken out where that pays, for a model that is shown pixels.
+
+        Args as those of `inspect`.
+
+        Raises:
+            ImcError: as `inspect`.
+        """
+        prototypes = self.noise_prototypes()
+        return restore_picture(self.model, prototypes, self._load(image, window, frame).pixels)
+
     def answer(
         self,
         image: Source | LoadedImage,
@@ -196,7 +209,7 @@ class IMC:
             question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model={"id": self.model.id, "version": self.model.version},
-            versions=_versions(self.model),
+            versions=versions(self.model),
             top_logprobs=generation.top_logprobs,
         )
 
@@ -212,7 +225,8 @@ def _path(image: Source | LoadedImage) -> str | None:
     return str(image) if isinstance(image, (str, Path)) else None
 
 
-def _versions(model: MLLM) -> dict[str, str]:
+def versions(model: MLLM) -> dict[str, str]:
+    """Of this package, and of what runs the model."""
     from importlib import import_module
 
     from imc_lite import __version__

@@ -28,6 +28,9 @@ from imc_lite.errors import missing
 @click.option(
     "--allow-host", multiple=True, metavar="HOST[:PORT]", help="Pictures may be fetched from there. Repeatable."
 )
+@click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
+@click.option("--upstream-model", metavar="NAME", help="Ask it for this model, whatever the request says.")
+@click.option("--refuse-ungradable", is_flag=True, help="Send it no picture that is not known to be gradable.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
 @model_options
 def serve(
@@ -42,6 +45,9 @@ def serve(
     max_tokens: int,
     api_key_file: Path | None,
     allow_host: tuple[str, ...],
+    upstream: str | None,
+    upstream_model: str | None,
+    refuse_ungradable: bool,
     prototypes: Path | None,
     choice: ModelChoice,
 ) -> None:
@@ -50,14 +56,18 @@ def serve(
     \b
     imc-lite serve
     imc-lite serve --port 8080 --workers 2 --api-key-file key.txt
+    imc-lite serve --upstream http://127.0.0.1:11434/v1
     """
     if any("/" in name for name in allow_host):
         raise click.UsageError("--allow-host takes HOST or HOST:PORT, not a URL.")
+    if upstream is None and (upstream_model is not None or refuse_ungradable):
+        raise click.UsageError("--upstream-model and --refuse-ungradable go with --upstream.")
     try:
         from imc_lite.server.run import serve as run
     except ImportError as error:
         raise missing(error, "imc-lite[serve]") from error
     from imc_lite.server.settings import Settings, read_key
+    from imc_lite.upstream.client import Upstream
 
     settings = Settings(
         host=host,
@@ -69,5 +79,7 @@ def serve(
         max_body=max_body << 20,
         max_pixels=max_pixels * 1_000_000,
         max_new_tokens=max_tokens,
+        upstream=None if upstream is None else Upstream(upstream, upstream_model),
+        refuse_ungradable=refuse_ungradable,
     )
     run(lambda: choice.open(prototypes=prototypes), settings, port, workers)

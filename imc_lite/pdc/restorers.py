@@ -66,12 +66,18 @@ def _impulse(image: np.ndarray, level: float) -> np.ndarray:
 
 
 def _low_contrast(image: np.ndarray, level: float) -> np.ndarray:
-    """Widen the grey levels around each channel's mean until the first of them reaches black or white."""
     small = shrink_planes(image.astype(np.float32), size_within(image.shape, REFERENCE))
-    mean = small.mean((0, 1), keepdims=True)
-    below, above = (mean - small).max((0, 1)), (small - mean).max((0, 1))
+    mean, gain = stretch(small)
+    return (small - mean) * gain + mean
+
+
+def stretch(planes: np.ndarray) -> tuple[np.ndarray, float]:
+    """Each channel's mean [1, 1, C], and the gain that widens the grey levels around it until the first of them reaches
+    black or white."""
+    mean = planes.mean((0, 1), keepdims=True)
+    below, above = (mean - planes).max((0, 1)), (planes - mean).max((0, 1))
     room = np.concatenate([mean.ravel() / np.maximum(below, 1e-3), (255 - mean.ravel()) / np.maximum(above, 1e-3)])
-    return (small - mean) * float(np.clip(room.min(), 1, MAX_GAIN)) + mean
+    return mean, float(np.clip(room.min(), 1, MAX_GAIN))
 
 
 def _gaussian(image: np.ndarray, level: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.pdc.features import features
+from imc_lite.pdc.full_size import restore_full_size
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise
@@ -61,6 +62,37 @@ def treat_picture(
             tokens = model.calibrate(tokens, low_rank_map)
             report = replace(report, calibrated=True)
     return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
+
+
+@dataclass(frozen=True)
+class RestoredPicture:
+    """A picture for a model that is shown pixels, and not the tokens of this encoder.
+
+    Attributes:
+        report: the verdict, and what was done about it.
+        pixels: uint8 [H, W, 3], of the picture's own size; None where they were left alone.
+        perceive_s: seconds of the encoder's pass.
+        restore_s: seconds of everything after it.
+    """
+
+    report: ImageReport
+    pixels: np.ndarray | None
+    perceive_s: float
+    restore_s: float
+
+
+def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> RestoredPicture:
+    """The verdict on a picture, uint8 [H, W, 3] RGB, which is restored where `treat_picture` would restore it."""
+    began = time.perf_counter()
+    stats = model.perceive(pixels).stats
+    perceived = time.perf_counter()
+    noise, in_distribution = prototypes.matcher.match(stats, model.evidence)
+    report, restored = judge(prototypes, noise, in_distribution), None
+    remedy = prototypes.remedy(noise.kind, noise.severity)
+    if remedy is not None and remedy.restore:
+        restored = restore_full_size(pixels, noise.kind, noise.severity)
+        report = replace(report, restored=True)
+    return RestoredPicture(report, restored, perceived - began, time.perf_counter() - perceived)
 
 
 def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -17,11 +16,11 @@ from imc_lite.server.budget import Budget
 from imc_lite.server.chat import completion, events, read
 from imc_lite.server.description import ANY_ROUTE, HEALTH, KEY, ONE_MODEL, PROMETHEUS, STREAM, WORK, describe
 from imc_lite.server.errors import handle_errors, no_model
+from imc_lite.server.forward import forward
 from imc_lite.server.guard import Guard
-from imc_lite.server.jobs import Picture
 from imc_lite.server.metrics import Metrics
 from imc_lite.server.page import page
-from imc_lite.server.pictures import fetch
+from imc_lite.server.pictures import Picture, receive
 from imc_lite.server.pool import Job, Pool
 from imc_lite.server.settings import Settings
 from imc_lite.sms.question import check_question
@@ -54,8 +53,12 @@ def create_app(pool: Pool, settings: Settings, log: Callable[[str], object]) -> 
             "auto_configure": False,
         },
     )
-    _answers(app, pool, settings, metrics)
-    _models(app, pool)
+    if settings.upstream is None:
+        _answers(app, pool, settings, metrics)
+        _models(app, pool)
+    else:
+        forward(app, pool, settings, settings.upstream, metrics)
+    _looks(app, pool, settings, metrics)
     _operation(app, pool, metrics)
     handle_errors(app)
     app.openapi = lambda: describe(app, settings.api_key is not None)  # type: ignore[method-assign]
@@ -63,22 +66,7 @@ def create_app(pool: Pool, settings: Settings, log: Callable[[str], object]) -> 
 
 
 def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> None:
-    """Routes that take a place in the line and a worker's time."""
-
-    async def work(request: Request, job: Job[T]) -> T:
-        return await pool.run(job, _budget(request))
-
-    async def picture(request: Request, url: str, view: schema.View) -> Picture:
-        source: str | bytes = url
-        if url[:5].lower() != "data:":
-            budget = _budget(request)
-            fetched = asyncio.to_thread(fetch, url, settings.allow_hosts, settings.max_body, budget.deadline)
-            source = await budget.wait(fetched)
-        return Picture(source, view.window, view.frame, settings.max_pixels)
-
-    def count(report: dict[str, Any]) -> None:
-        if report["noise"] is not None:
-            metrics.noise.labels(report["noise"]["kind"]).inc()
+    """The model answers."""
 
     @app.post("/v1/chat/completions", response_model=schema.ChatCompletion, responses=WORK | STREAM, tags=["OpenAI"])
     async def chat(body: schema.ChatRequest, request: Request) -> Response:
@@ -87,7 +75,7 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
         check_question(question)
         options = body.imc or schema.ImcOptions()
         ask = jobs.Ask(
-            picture=await picture(request, url, options),
+            picture=await receive(url, options, settings, _budget(request)),
             question=question,
             pdc=options.pdc,
             sms=options.sms,
@@ -98,29 +86,39 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
 
         def done(row: dict[str, Any]) -> None:
             metrics.tokens.inc(ask.tokens)
-            count(row["image"])
+            metrics.count(row["image"])
 
         if body.stream:
             usage = body.stream_options is not None and bool(body.stream_options.include_usage)
             stream = events(pool, ask, usage, _budget(request), done)
             first = await anext(stream)
             return StreamingResponse(_after(first, stream), media_type="text/event-stream")
-        row = await work(request, ask)
+        row = await pool.run(ask, _budget(request))
         done(row)
         return JSONResponse(completion(row, ask))
+
+
+def _looks(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> None:
+    """Routes that need no answer; as the others, they take a place in the line and a worker's time."""
+
+    async def work(request: Request, job: Job[T]) -> T:
+        return await pool.run(job, _budget(request))
+
+    async def picture(request: Request, body: schema.PictureRequest) -> Picture:
+        return await receive(body.image, body, settings, _budget(request))
 
     @app.post("/v1/inspect", response_model=schema.ImageReport, responses=WORK, tags=["imc-lite"])
     async def inspect(body: schema.PictureRequest, request: Request) -> Response:
         """Which noise a picture carries, how strong, and whether it is gradable."""
-        report = await work(request, jobs.inspect(await picture(request, body.image, body)))
-        count(report)
+        report = await work(request, jobs.inspect(await picture(request, body)))
+        metrics.count(report)
         return JSONResponse(report)
 
     @app.post("/v1/restore", response_model=schema.Shown, responses=WORK, tags=["imc-lite"])
     async def show(body: schema.PictureRequest, request: Request) -> Response:
         """The verdict, and the picture before and after its noise was taken out."""
-        shown = await work(request, jobs.show(await picture(request, body.image, body)))
-        count(shown["image"])
+        shown = await work(request, jobs.show(await picture(request, body)))
+        metrics.count(shown["image"])
         return JSONResponse(shown)
 
     @app.post("/v1/repair", response_model=schema.QuestionReport, responses=WORK, tags=["imc-lite"])

@@ -43,6 +43,17 @@ WORK = ONE_MODEL | _errors(
         504: "too late",
     }
 )
+MODELS = ONE_MODEL | _errors({429: "queue full", 502: "the upstream cannot be reached", 504: "too late"})
+FORWARDED = WORK | _errors(
+    {422: "the picture is not gradable", 502: "the upstream cannot be reached; its own errors come as they are"}
+)
+FORWARDED_BODY = {
+    "requestBody": {
+        "description": "OpenAI's chat request, as the upstream takes it; `imc` is read here and not sent on",
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": schema.EXAMPLE}},
+    }
+}
 
 
 def describe(app: FastAPI, keyed: bool) -> dict[str, Any]:
@@ -52,7 +63,8 @@ def describe(app: FastAPI, keyed: bool) -> dict[str, Any]:
         found["info"]["description"] = "Questions about medical pictures, in the shape of OpenAI's chat API."
         for path, operations in found["paths"].items():
             for operation in operations.values():
-                operation["responses"].pop("422", None)
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
                 if keyed and path.startswith("/v1/"):
                     operation["security"] = [{"key": []}]
         parts = found["components"]

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from imc_lite.errors import ImcError, shown
+from imc_lite.upstream.client import UpstreamError
 
 NO_ROUTE = "Not Found: questions go to /v1/chat/completions, and /openapi.json lists what else there is"
 
@@ -39,7 +40,9 @@ class ApiError(Exception):
 
 
 def refused(error: ImcError) -> ApiError:
-    """What the library says of bad input."""
+    """What the library says of bad input, or of the server that was to answer."""
+    if isinstance(error, UpstreamError):
+        return ApiError(502, str(error), kind="server_error", code="upstream_failed")
     return ApiError(400, " ".join(str(error).split()), code="bad_input")
 
 

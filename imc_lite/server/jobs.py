@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,33 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imc_lite.images.load import LoadedImage, load_shown
 from imc_lite.models.base import TokenLogprob
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
-from imc_lite.server.pictures import from_data_uri
+from imc_lite.server.pictures import Picture, data_uri
 from imc_lite.server.pool import Job
 
 SHOWN = 640  # longest side of the picture that goes back to the page
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as it came: a data URI, or bytes that were fetched."""
-
-    source: str | bytes
-    window: str | None
-    frame: int | None
-    max_pixels: int
-
-    def load(self) -> LoadedImage:
-        """Its pixels and how they are shown.
-
-        Raises:
-            ImcError: it cannot be used.
-        """
-        data = from_data_uri(self.source) if isinstance(self.source, str) else self.source
-        return load_shown(data, window=self.window, frame=self.frame, max_pixels=self.max_pixels)
 
 
 @dataclass
@@ -121,6 +99,4 @@ def show(picture: Picture) -> Job[dict[str, Any]]:
 def _png(pixels: np.ndarray) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(np.asarray(picture))

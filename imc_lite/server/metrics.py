@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -30,6 +31,11 @@ class Metrics:
         )
         self.tokens = self._counter("imc_answer_tokens", "Tokens of answers.")
         self.noise = self._counter("imc_noise", "Verdicts on pictures by kind of noise.", "kind")
+
+    def count(self, image: dict[str, Any]) -> None:
+        """A verdict: the report on a picture, as JSON has it."""
+        if image["noise"] is not None:
+            self.noise.labels(image["noise"]["kind"]).inc()
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, what, labels, registry=self._registry)

@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-import contextlib
 import http.client
+import io
 import ipaddress
 import socket
-import ssl
+from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from imc_lite.errors import ImcError
-from imc_lite.models.deadline import Deadline
+import numpy as np
+from PIL import Image
 
-PORTS = {"http": 80, "https": 443}
+from imc_lite.errors import ImcError
+from imc_lite.images.load import LoadedImage, load_shown
+from imc_lite.models.deadline import Deadline
+from imc_lite.server.budget import Budget
+from imc_lite.server.schema import View
+from imc_lite.server.settings import Settings
+from imc_lite.upstream.connection import PORTS, connect
+
 CHUNK = 1 << 16
-CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it came: a data URI, or bytes that were fetched."""
+
+    source: str | bytes
+    window: str | None
+    frame: int | None
+    max_pixels: int
+
+    def load(self) -> LoadedImage:
+        """Its pixels and how they are shown.
+
+        Raises:
+            ImcError: it cannot be used.
+        """
+        return load_shown(self.data(), window=self.window, frame=self.frame, max_pixels=self.max_pixels)
+
+    def data(self) -> bytes:
+        """The file.
+
+        Raises:
+            ImcError: not base64.
+        """
+        return from_data_uri(self.source) if isinstance(self.source, str) else self.source
+
+
+async def receive(url: str, view: View, settings: Settings, budget: Budget) -> Picture:
+    """The picture behind a URL of a request, fetched where it is no data URI.
+
+    Raises:
+        ImcError: it cannot be fetched.
+        ApiError: the budget is over.
+    """
+    source: str | bytes = url
+    if not is_embedded(url):
+        fetched = asyncio.to_thread(fetch, url, settings.allow_hosts, settings.max_body, budget.deadline)
+        source = await budget.wait(fetched)
+    return Picture(source, view.window, view.frame, settings.max_pixels)
+
+
+def is_embedded(url: str) -> bool:
+    """Whether a URL holds the picture itself."""
+    return url[:5].lower() == "data:"
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """Pixels, uint8 [H, W, 3], as a PNG in a data URI; grey ones as a grey PNG."""
+    grey = (pixels[..., :1] == pixels).all()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, "PNG", compress_level=3)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def from_data_uri(url: str) -> bytes:
@@ -77,21 +137,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, deadline: Deadline) -> bytes:
-    deadline.check()
-    with contextlib.closing(socket.create_connection((address, port), timeout=CONNECT_SECONDS)) as plain:
-        plain.settimeout(None)
-        with deadline.interrupting(lambda: _cut(plain)):
-            return _receive(parts, host, port, plain, limit, deadline)
-
-
-def _receive(parts: SplitResult, host: str, port: int, sock: socket.socket, limit: int, deadline: Deadline) -> bytes:
-    kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
-    if parts.scheme == "https":
-        # Its own copy of the descriptor: whoever cuts the connection holds the plain one.
-        sock = ssl.create_default_context().wrap_socket(sock.dup(), server_hostname=host)
-        kind = http.client.HTTPSConnection
-    with contextlib.closing(kind(host, port)) as connection:
-        connection.sock = sock
+    with connect(parts.scheme, host, port, deadline, address) as connection:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"User-Agent": "imc-lite", "Accept": "image/*, application/dicom"})
         response = connection.getresponse()
@@ -106,9 +152,3 @@ def _receive(parts: SplitResult, host: str, port: int, sock: socket.socket, limi
         # A connection that was cut looks like one that ended.
         deadline.check()
         return bytes(data)
-
-
-def _cut(sock: socket.socket) -> None:
-    """Wake the thread that waits for this connection."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

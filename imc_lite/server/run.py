@@ -66,7 +66,8 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
     try:
         pool.start()
         address = f"[{host}]" if ":" in host else host
-        say(f"serving on http://{address}:{listening.getsockname()[1]} with {workers} worker(s)")
+        before = "" if settings.upstream is None else f", {settings.upstream.url} answers"
+        say(f"serving on http://{address}:{listening.getsockname()[1]} with {workers} worker(s){before}")
         if settings.api_key is None and not is_loopback(host):
             say("anybody who reaches this address may ask; set IMC_LITE_API_KEY or --api-key-file")
         server = _Server(create_app(pool, settings, say), settings.grace, end)

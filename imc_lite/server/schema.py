@@ -14,6 +14,18 @@ MAX_MESSAGES = 200
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
+EXAMPLE: dict[str, Any] = {
+    "model": "default",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What modality is this?"},
+                {"type": "image_url", "image_url": {"url": PIXEL}},
+            ],
+        }
+    ],
+}
 # Values that ask for nothing; anything else of these is refused, because leaving it out would mislead.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -90,18 +102,7 @@ class ChatRequest(BaseModel):
         strict=True,
         extra="allow",
         json_schema_extra={
-            "example": {
-                "model": "default",
-                "messages": [
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "text", "text": "What modality is this?"},
-                            {"type": "image_url", "image_url": {"url": PIXEL}},
-                        ],
-                    }
-                ],
-            }
+            "example": EXAMPLE,
         },
     )
 
@@ -182,17 +183,20 @@ class QuestionReport(BaseModel):
     reason: str | None
 
 
-class Answer(BaseModel):
-    """As `imc-lite answer --json`."""
-
+class Report(BaseModel):
     id: str | None
-    answer: str
-    confidence: float
     image: ImageReport
     question: QuestionReport
     timings_ms: dict[str, float]
     model: dict[str, str]
     versions: dict[str, str]
+
+
+class Answer(Report):
+    """As `imc-lite answer --json`."""
+
+    answer: str
+    confidence: float
 
 
 class ChatMessage(BaseModel):
@@ -239,6 +243,20 @@ class ChatCompletion(BaseModel):
     choices: list[Choice]
     usage: Usage
     imc: Answer
+
+
+class ForwardedAnswer(Report):
+    """The other server's answer, and what was done on the way to it."""
+
+    answer: str | None
+    confidence: float | None
+
+
+class ForwardedCompletion(BaseModel):
+    """The other server's chat completion, all its fields, and the report."""
+
+    model_config = ConfigDict(extra="allow")
+    imc: ForwardedAnswer
 
 
 class ModelCard(BaseModel):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imc_lite.errors import ImcError
+from imc_lite.upstream.client import Upstream
 
 KEY_VARIABLE = "IMC_LITE_API_KEY"
 
@@ -25,6 +26,8 @@ class Settings:
     max_body: bytes of a request; a remote picture may have as many.
     max_pixels: of a picture.
     max_new_tokens: of an answer.
+    upstream: the server that answers in the model's place; None has the model answer.
+    refuse_ungradable: whether a picture must be known to be gradable to be sent to the upstream.
     """
 
     host: str = "127.0.0.1"
@@ -36,6 +39,8 @@ class Settings:
     max_body: int = 32 << 20
     max_pixels: int = 40_000_000
     max_new_tokens: int = 64
+    upstream: Upstream | None = None
+    refuse_ungradable: bool = False
 
     @property
     def local(self) -> bool:

@@ -1,0 +1,71 @@
+"""Pixel restoration at a picture's own size, for models that are shown pixels and look closer than the restorers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from imc_lite.images.resize import resize_planes, shrink_planes
+from imc_lite.pdc.restorers import restore, stretch
+
+
+def restore_full_size(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
+    """A picture of its own size without its noise. One whose longer side is at most 320 is that of `restore`.
+
+    A larger one keeps the detail that `restore`, which works at 320 pixels, cannot see: what restoration has changed
+    there is carried over to the full picture, in the way that fits the noise.
+
+    Args:
+        image: uint8 [H, W, 3].
+        kind: one of `imc_lite.pdc.restorers.RESTORERS`.
+        severity: 1-5, as found.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        ImcError: there is no restorer for this kind, or no such severity.
+    """
+    restored = restore(image, kind, severity)
+    if restored.shape == image.shape:
+        return restored
+    # Grey pictures stay grey, and cost a third.
+    channels = 1 if (image[..., :1] == image).all() else 3
+    full, small = image[..., :channels].astype(np.float32), restored[..., :channels].astype(np.float32)
+    planes = CARRIED.get(kind, _by_difference)(full, small)
+    return np.ascontiguousarray(np.broadcast_to(np.rint(planes).clip(0, 255), image.shape), np.uint8)
+
+
+def _by_difference(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """Take out of the full picture what went from the small one; detail finer than that one's pixels stays."""
+    change = restored - shrink_planes(full, restored.shape[:2])
+    return full + _enlarge(change, full)
+
+
+def _impulse(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """Only pixels that are black or white are filled."""
+    return np.where((full > 0) & (full < 255), full, _enlarge(restored, full))
+
+
+def _low_contrast(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    mean, gain = stretch(shrink_planes(full, restored.shape[:2]))
+    return (full - mean) * gain + mean
+
+
+def _enlarge(planes: np.ndarray, full: np.ndarray) -> np.ndarray:
+    return resize_planes(planes, full.shape[:2], Image.Resampling.BICUBIC)
+
+
+def _pixelation(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """There is no detail finer than the blocks."""
+    return _enlarge(restored, full)
+
+
+CARRIED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "impulse": _impulse,
+    "low_contrast": _low_contrast,
+    "pixelation": _pixelation,
+}
+"""How restoration is carried over where the difference does not do; full and restored planes, float32 [H, W, C]."""

@@ -1,0 +1,130 @@
+"""A chat request on its way to another server: what is looked at in it, and what is put in its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from imc_lite.server import schema
+from imc_lite.server.errors import ApiError
+
+Place = tuple[dict[str, Any], str]  # an object, and the name under which something stands in it
+
+
+class Asked:
+    """The request as it came. What is not understood stays as it is: the server that answers will say what it thinks.
+
+    Attributes:
+        options: of `imc`, which is for this server alone and goes no further.
+        choices: how many answers are asked for.
+    """
+
+    def __init__(self, raw: bytes, model: str | None) -> None:
+        """Read it.
+
+        Args:
+            raw: the body.
+            model: takes the place of the request's own; None leaves that.
+
+        Raises:
+            ApiError, RequestValidationError: it is no JSON object, or `imc` is not what it should be.
+        """
+        self._raw, self._changed = raw, False
+        self._body = _read(raw)
+        self.options = _options(self._body)
+        self._changed = self._body.pop("imc", None) is not None
+        if model is not None and self._body.get("model") != model:
+            self._body["model"], self._changed = model, True
+        n = self._body.get("n")
+        self.choices = n if isinstance(n, int) and n > 1 else 1
+        self._text, self._picture = _places(self._body)
+
+    @property
+    def model(self) -> str:
+        """The model's name, "" where there is none."""
+        return _text(self._body.get("model"))
+
+    @property
+    def question(self) -> str | None:
+        """The last text of the last message of the user's; None where there is none."""
+        return None if self._text is None else self._text[0][self._text[1]]
+
+    @property
+    def picture(self) -> str | None:
+        """The URL of the last picture of that message; None where there is none."""
+        return None if self._picture is None else self._picture[0][self._picture[1]]
+
+    def put(self, question: str | None, picture: str | None) -> None:
+        """Change the question, or the picture's URL; None leaves either as it is."""
+        for place, new in ((self._text, question), (self._picture, picture)):
+            if place is not None and new is not None:
+                place[0][place[1]] = new
+                self._changed = True
+
+    def encoded(self) -> bytes:
+        """The JSON to send: the very bytes that came, where nothing was changed.
+
+        Raises:
+            ApiError: a number in it is too large to be written again.
+        """
+        if not self._changed:
+            return self._raw
+        try:
+            return json.dumps(self._body, allow_nan=False, separators=(",", ":")).encode()
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, "the body cannot be sent on; check its numbers", code="invalid_request") from error
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError too
+        why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise ApiError(400, f"the body is not JSON ({why}); check it", code="invalid_request") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not a JSON object; send one with messages", code="invalid_request")
+    return body
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _options(body: dict[str, Any]) -> schema.ImcOptions:
+    try:
+        return schema.ImcOptions.model_validate({} if body.get("imc") is None else body["imc"])
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", "imc", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults) from None
+
+
+def _places(body: dict[str, Any]) -> tuple[Place | None, Place | None]:
+    """Where the question stands, and where the URL of its picture."""
+    messages = body.get("messages")
+    asked = (
+        [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
+    )
+    content = asked[-1].get("content") if asked else None
+    if isinstance(content, str):
+        return (asked[-1], "content"), None
+    text: Place | None = None
+    picture: Place | None = None
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict):
+            continue
+        if part.get("type") == "text" and isinstance(part.get("text"), str):
+            text = part, "text"
+        if part.get("type") == "image_url":
+            url = part.get("image_url")
+            if isinstance(url, str):
+                picture = part, "image_url"
+            elif isinstance(url, dict) and isinstance(url.get("url"), str):
+                picture = url, "url"
+    return text, picture
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,180 @@
+"""What another server answers, on its way back: passed on as it comes, with the report in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from imc_lite.server.budget import Budget
+from imc_lite.server.errors import ApiError, internal, refused
+from imc_lite.upstream.client import Reply, Upstream, UpstreamError, broken
+
+EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+Row = dict[str, Any]
+
+
+@dataclass
+class Told:
+    """What has been read of an answer; `take` each object that says something of it.
+
+    Attributes:
+        id, model: as the other server has them.
+        text: of the first choice, None where it has none, as when it calls a tool.
+        tokens: of the answer, as far as they were counted.
+    """
+
+    id: str | None = None
+    model: str | None = None
+    text: str | None = None
+    tokens: int = 0
+    _ended: set[Any] = field(default_factory=set)
+
+    def take(self, said: Row) -> None:
+        """Read a whole reply, or a chunk of a stream. It may have any shape."""
+        for name in ("id", "model"):
+            if isinstance(said.get(name), str):
+                setattr(self, name, said[name])
+        usage = said.get("usage")
+        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
+            self.tokens = usage["completion_tokens"]
+        choices = said.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index")
+            part = choice.get("message", choice.get("delta"))
+            if index in (0, None) and isinstance(part, dict) and isinstance(part.get("content"), str):
+                self.text = (self.text or "") + part["content"]
+            if choice.get("finish_reason") is not None and isinstance(index, int | None):
+                self._ended.add(index)
+
+    def ended(self, choices: int) -> bool:
+        """Whether so many answers have come to their end."""
+        return len(self._ended) >= choices
+
+
+async def exchange(
+    upstream: Upstream, method: str, path: str, body: bytes | None, budget: Budget
+) -> tuple[Reply, AsyncGenerator[bytes, None]]:
+    """Send a request, and give back status and headers of the reply, and its body as it comes.
+
+    Raises:
+        UpstreamError: it cannot be reached, or its reply breaks off.
+        ApiError: the budget is over.
+    """
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+    def put(item: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ends with the server, a thread a moment later
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def talk() -> None:
+        try:
+            with upstream.send(method, path, body, budget.deadline) as reply:
+                put(reply)
+                for data in reply.chunks():
+                    put(data)
+            put(b"")
+        except Exception as error:
+            put(error.with_traceback(None))  # its frames hold the request
+
+    async def take() -> Any:
+        item = await queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def rest() -> AsyncGenerator[bytes, None]:
+        while data := await budget.wait(take()):
+            yield data
+
+    threading.Thread(target=talk, name="imc-upstream", daemon=True).start()
+    return await budget.wait(take()), rest()
+
+
+async def whole(body: AsyncGenerator[bytes, None]) -> bytes:
+    """All of a reply's body."""
+    return b"".join([data async for data in body])
+
+
+def with_report(data: bytes, report: Callable[[Told], Row]) -> bytes:
+    """A chat completion with the report in it.
+
+    Raises:
+        UpstreamError: it is none.
+    """
+    told = Told()
+    if (said := _object(data)) is None:
+        raise UpstreamError("the upstream's reply is no chat completion; check its URL")
+    told.take(said)
+    return _json(said | {"imc": report(told)})
+
+
+async def events(
+    body: AsyncGenerator[bytes, None], choices: int, report: Callable[[Told], Row]
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events as they come; the last chunk with a choice carries the report.
+
+    Where none says that it is the last, the report comes in a chunk of its own. What goes wrong is an event too.
+    """
+    told, reported, done = Told(), False, False
+    try:
+        async for event, end in _split(body):
+            data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+            said = _object(data)
+            if said is not None:
+                told.take(said)
+                done = done or "error" in said or told.ended(choices)
+            if not reported and said is not None and told.ended(choices):
+                reported = True
+                others = [line + b"\n" for line in event.splitlines() if not line.startswith(b"data:")]
+                event = b"".join(others) + b"data: " + _json(said | {"imc": report(told)})
+            if data == b"[DONE]":
+                done = True
+                if not reported:
+                    reported = True
+                    head = {"id": told.id, "object": "chat.completion.chunk", "created": int(time.time())}
+                    last = head | {"model": told.model, "choices": [], "imc": report(told)}
+                    yield b"data: " + _json(last) + b"\n\n"
+            yield event + end
+        if not done:
+            raise broken()
+    except Exception as error:
+        known = error if isinstance(error, ApiError) else internal()
+        if isinstance(error, UpstreamError):
+            known = refused(error)
+        yield b"data: " + _json(known.body()) + b"\n\n"
+    finally:
+        await body.aclose()
+
+
+async def _split(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[bytes, bytes], None]:
+    """Each event without and with only what ends it; the last one may have no end."""
+    rest = b""
+    async for data in body:
+        seen = max(0, len(rest) - 3)
+        rest += data
+        while (end := EVENT_END.search(rest, seen)) is not None:
+            yield rest[: end.start()], end[0]
+            rest, seen = rest[end.end() :], 0
+    if rest:
+        yield rest, b""
+
+
+def _object(data: bytes) -> Row | None:
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _json(body: Row) -> bytes:
+    return json.dumps(body).encode()

@@ -1,0 +1,168 @@
+"""The one class that speaks to an upstream: a server of OpenAI's chat API, wherever it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from imc_lite import __version__
+from imc_lite.errors import ImcError, shown
+from imc_lite.models.deadline import NEVER, Deadline
+from imc_lite.upstream.connection import PORTS, connect
+
+KEY_VARIABLE = "IMC_LITE_UPSTREAM_KEY"
+PAUSES = (0.1, 0.3, 0.9)  # seconds before another try
+CHUNK = 1 << 16
+MOST = 64 << 20  # bytes of a reply
+EXAMPLE = "give a base URL such as http://127.0.0.1:11434/v1"
+
+
+class UpstreamError(ImcError):
+    """The upstream cannot be reached, breaks off, or does not speak OpenAI's API."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What comes back, while it comes.
+
+    Attributes:
+        status: of HTTP; errors of the upstream are replies like others.
+    """
+
+    status: int
+    _response: http.client.HTTPResponse
+
+    def header(self, name: str) -> str | None:
+        """A header's value, by its name in any case."""
+        return self._response.headers.get(name)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, as it arrives.
+
+        Raises:
+            UpstreamError: it breaks off, or is too large.
+        """
+        size = 0
+        try:
+            while data := self._response.read1(CHUNK):
+                size += len(data)
+                if size > MOST:
+                    raise UpstreamError(f"the upstream's reply has over {MOST >> 20} MiB; ask for less")
+                yield data
+        except (OSError, http.client.HTTPException) as error:
+            raise broken() from error
+        if self._response.length:
+            raise broken()
+
+
+class Upstream:
+    """A server of OpenAI's chat API.
+
+    Nothing is sent before `send`. Of the environment only the key is read, from IMC_LITE_UPSTREAM_KEY; proxies that it
+    names are not used.
+
+    Attributes:
+        url: the base URL, without a slash at the end.
+        model: the model to ask there; None leaves it to the request.
+    """
+
+    def __init__(self, url: str, model: str | None = None) -> None:
+        """Check the address.
+
+        Args:
+            url: http or https, as OpenAI's clients take it as their base URL; without a path it is that of /v1.
+            model: as the upstream calls it.
+
+        Raises:
+            ImcError: the URL is none, holds a user name, or the key in the environment cannot be sent.
+        """
+        scheme, host, port, path = _read(url)
+        if model is not None and not model.strip():
+            raise ImcError("the upstream's model has an empty name; give the name that it has there, or none")
+        self._address, self._path, self._key = (scheme, host, port), path, _read_key()
+        self.url = f"{scheme}://{urlsplit(url).netloc}{path}"
+        self.model = model
+
+    @contextlib.contextmanager
+    def send(self, method: str, path: str, body: bytes | None = None, deadline: Deadline = NEVER) -> Iterator[Reply]:
+        """One request. Where the connection fails before anything comes back, it is tried again three times.
+
+        Args:
+            method: GET or POST.
+            path: below the base URL, such as /chat/completions.
+            body: JSON.
+            deadline: cuts it off.
+
+        Raises:
+            UpstreamError: it cannot be reached, or its reply is no HTTP or a redirect.
+            DeadlineError: the reply is no longer wanted.
+        """
+        for pause in (*PAUSES, None):
+            with contextlib.ExitStack() as stack:
+                try:
+                    connection = stack.enter_context(connect(*self._address, deadline))
+                    connection.request(method, self._path + path, body, self._headers(body))
+                    response = connection.getresponse()
+                except (OSError, http.client.HTTPException) as error:
+                    deadline.check()
+                    if pause is None or isinstance(error, ssl.SSLError) or not isinstance(error, OSError):
+                        raise _unreachable(error) from error
+                else:
+                    if 300 <= response.status < 400:
+                        raise UpstreamError("the upstream answers with a redirect; give the URL that it leads to")
+                    yield Reply(response.status, response)
+                    # A connection that was cut looks like one that ended.
+                    deadline.check()
+                    return
+            time.sleep(pause)
+
+    def _headers(self, body: bytes | None) -> dict[str, str]:
+        headers = {"User-Agent": f"imc-lite/{__version__}", "Accept": "application/json, text/event-stream"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
+
+
+def broken() -> UpstreamError:
+    """For a reply that ends too early."""
+    return UpstreamError("the upstream broke its reply off; ask again")
+
+
+def _unreachable(error: Exception) -> UpstreamError:
+    if isinstance(error, OSError):
+        why = getattr(error, "verify_message", None) or error.strerror or type(error).__name__
+        return UpstreamError(f"the upstream cannot be reached ({why}); start it, or check its URL")
+    return UpstreamError(f"the upstream does not speak HTTP ({type(error).__name__}); check its URL")
+
+
+def _read(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path of a base URL; one with a user name is not repeated in the error."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ImcError(f"the upstream's URL cannot be read; {EXAMPLE}") from error
+    if "@" in parts.netloc:
+        raise ImcError(f"the upstream's URL holds a user name; leave it out, and put a key into {KEY_VARIABLE}")
+    if parts.scheme not in PORTS or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ImcError(f"{shown(url)!r} is no http or https URL for an upstream; {EXAMPLE}")
+    if parts.query or parts.fragment:
+        raise ImcError(f"the upstream's URL has a part after ? or #, which is not sent; {EXAMPLE}")
+    return parts.scheme, host, PORTS[parts.scheme] if port is None else port, parts.path.rstrip("/") or "/v1"
+
+
+def _read_key() -> str | None:
+    if KEY_VARIABLE not in os.environ:
+        return None
+    key = os.environ[KEY_VARIABLE].strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ImcError(f"{KEY_VARIABLE} holds no usable key; give printable ASCII characters, or unset it")
+    return key
