@@ -140,9 +140,8 @@ async def events(
                 done = True
                 if not reported:
                     reported = True
-                    head = {"id": told.id, "object": "chat.completion.chunk", "created": int(time.time())}
-                    last = head | {"model": told.model, "choices": [], "imc": report(told)}
-                    yield b"data: " + _json(last) + b"\n\n"
+                    head: Row = {"id": told.id, "object": "chat.completion.chunk", "created": int(time.time())}
+                    yield b"data: " + _json(head | {"model": told.model, "choices": [], "imc": report(told)}) + b"\n\n"
             yield event + end
         if not done:
             raise broken()
