@@ -240,6 +240,25 @@ def test_what_is_not_understood_is_the_upstreams_business(number, server, upstre
     assert row["question"]["checked"] == (number == 8) and (row["image"]["reason"] is not None) == (number == 8)
 
 
+ODD_REPLIES = [
+    {},
+    {"choices": 5, "usage": 5, "id": 5},
+    {"choices": [5, {"index": [], "message": 5, "finish_reason": {}}], "usage": {"completion_tokens": -1}, "imc": 1},
+    {"choices": [{"message": {"content": None, "tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"}]},
+]
+
+
+@slow
+@pytest.mark.parametrize("number", range(len(ODD_REPLIES)))
+def test_a_reply_of_any_shape_gets_the_report(number, server, upstream):
+    body = ODD_REPLIES[number]
+    upstream.answer = lambda handler: handler.whole(200, json.dumps(body).encode())
+    status, _, raw = post(server, {"messages": [{"role": "user", "content": CLEAN}], "imc": {"sms": False}})
+    said = json.loads(raw)
+    assert status == 200 and said.pop("imc")["answer"] is None
+    assert said == {name: value for name, value in body.items() if name != "imc"}
+
+
 @slow
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"a": NaN}', b'{"a": "\xff"}', b"[" * 100_000])
 def test_what_is_no_json_object_is_refused(raw, server, upstream):

@@ -7,7 +7,8 @@
 - `pictures`: data URIs, and pictures fetched from hosts that are allowed
 - `jobs`: what a worker does for each route
 - `chat`, `app`: OpenAI's chat, and the routes
-- `forward`: the routes with another server behind; `asked` its requests, `mend` what is done to them, `relay` its replies
+- `forward`: the routes with another server behind; `asked`: its requests, `mend`: what is done to them, `relay`: its
+  replies
 - `run`: the process: socket, signals, shutdown
 - `page.html`: the page at /, complete in itself
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from imc_lite.errors import ImcError
@@ -58,7 +58,8 @@ class Mend:
         times = dict.fromkeys(("load", "perceive", "calibrate"), 0.0)
         url, image = None, ImageReport(path=None, reason=self.unseen)
         if self.picture is not None:
-            loaded = self.picture.load()
+            data = self.picture.data()
+            loaded = replace(self.picture, source=data).load()
             times["load"] = time.perf_counter() - began
             deadline.check()
             pixels = None
@@ -67,7 +68,7 @@ class Mend:
                 image, pixels = seen.report, seen.pixels
                 times |= {"perceive": seen.perceive_s, "calibrate": seen.restore_s}
             # Servers that answer read no DICOM: they get what is shown of it.
-            if pixels is None and is_dicom(self.picture.data()[:132], "image"):
+            if pixels is None and is_dicom(data[:132], "image"):
                 pixels = loaded.pixels
             url = None if pixels is None else data_uri(pixels)
             deadline.check()

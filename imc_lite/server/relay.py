@@ -43,13 +43,13 @@ class Told:
                 setattr(self, name, said[name])
         usage = said.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            self.tokens = usage["completion_tokens"]
+            self.tokens = max(0, usage["completion_tokens"])
         choices = said.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
             index = choice.get("index")
-            part = choice.get("message", choice.get("delta"))
+            part = choice.get("message") or choice.get("delta")
             if index in (0, None) and isinstance(part, dict) and isinstance(part.get("content"), str):
                 self.text = (self.text or "") + part["content"]
             if choice.get("finish_reason") is not None and isinstance(index, int | None):
