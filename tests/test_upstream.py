@@ -79,6 +79,7 @@ def server(default_bundle, standin, tmp_path_factory):
 @pytest.fixture(scope="module")
 def strict(default_bundle, standin, tmp_path_factory):
     options = ["--upstream", standin.url, "--upstream-model", "medgemma:4b", "--refuse-ungradable"]
+    options += ["--allow-host", standin.url.split("/")[2]]
     server = Server(tmp_path_factory.mktemp("strict"), *options)
     yield server
     assert server.stop() == 0
@@ -442,6 +443,20 @@ def test_pictures_that_cannot_be_graded(server, strict, upstream, strange, pictu
 
 
 @slow
+def test_a_picture_that_was_fetched_goes_on_as_the_file_that_was_judged(strict, upstream, chest):
+    upstream.answer = lambda handler: (
+        handler.whole(200, chest.read_bytes(), "image/jpeg") if handler.command == "GET" else complete(handler)
+    )
+    url = upstream.url.replace("/v1", "/chest.jpg")
+    status, _, data = post(strict, {"messages": ask(url, "What modality is this?")})
+    assert status == 200 and json.loads(data)["imc"]["image"]["noise"]["kind"] == "clean"
+    sent = upstream.sent[-1].json["messages"][-1]["content"]
+    assert [p["image_url"]["url"] for p in sent if p["type"] == "image_url"] == [
+        data_uri(chest.read_bytes(), "image/jpeg")
+    ]
+
+
+@slow
 def test_models(server, strict, upstream):
     listed = b'{"object":"list", "data":[{"id":"a/b:7b","object":"model","created":1,"owned_by":"library"}]}'
     upstream.answer = lambda handler: handler.whole(200, listed)
@@ -604,6 +619,6 @@ def test_restored_at_its_own_size(kind, severity):
         restored = restore_full_size(noisy, kind, severity)
         assert restored.shape == clean.shape and restored.dtype == np.uint8
         errors = [((p.astype(float) - clean) ** 2).mean() for p in (restored, noisy)]
-        assert errors[0] < 0.9 * errors[1]
+        assert errors[0] < (0.9 if kind == "pixelation" else 0.45) * errors[1]
         small = noisy[:200, :300]
         assert np.array_equal(restore_full_size(small, kind, severity), restore(small, kind, severity))

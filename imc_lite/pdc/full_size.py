@@ -10,12 +10,13 @@ from PIL import Image
 from imc_lite.images.resize import resize_planes, shrink_planes
 from imc_lite.pdc.restorers import restore, stretch
 
+UNIVERSAL = 5.0  # deviations: the root of 2 ln N for N of 270,000 pixels
+
 
 def restore_full_size(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
     """A picture of its own size without its noise. One whose longer side is at most 320 is that of `restore`.
 
-    A larger one keeps the detail that `restore`, which works at 320 pixels, cannot see: what restoration has changed
-    there is carried over to the full picture, in the way that fits the noise.
+    A larger one is that, enlarged, with the detail finer than 320 pixels that the noise has left.
 
     Args:
         image: uint8 [H, W, 3].
@@ -34,14 +35,31 @@ def restore_full_size(image: np.ndarray, kind: str, severity: int) -> np.ndarray
     # Grey pictures stay grey, and cost a third.
     channels = 1 if (image[..., :1] == image).all() else 3
     full, small = image[..., :channels].astype(np.float32), restored[..., :channels].astype(np.float32)
-    planes = CARRIED.get(kind, _by_difference)(full, small)
+    planes = CARRIED[kind](full, small)
     return np.ascontiguousarray(np.broadcast_to(np.rint(planes).clip(0, 255), image.shape), np.uint8)
 
 
-def _by_difference(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
-    """Take out of the full picture what went from the small one; detail finer than that one's pixels stays."""
-    change = restored - shrink_planes(full, restored.shape[:2])
-    return full + _enlarge(change, full)
+def _gaussian(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    base = _enlarge(restored, full)
+    return base + _above_noise(_detail(full, restored), np.float32(1))
+
+
+def _speckle(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    base = _enlarge(restored, full)
+    return base + _above_noise(_detail(full, restored), np.maximum(base, 4))
+
+
+def _detail(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """What is finer than the pixels of the small picture."""
+    return full - _enlarge(shrink_planes(full, restored.shape[:2]), full)
+
+
+def _above_noise(detail: np.ndarray, scale: np.ndarray | np.float32) -> np.ndarray:
+    """Detail that noise does not reach: beyond about the universal threshold of a large picture (Donoho & Johnstone
+    1994, https://doi.org/10.1093/biomet/81.3.425); the noise's deviation, a multiple of `scale`, is taken from its
+    median."""
+    limit = UNIVERSAL * np.median(np.abs(detail) / scale) / 0.6745 * scale
+    return np.where(np.abs(detail) > limit, detail, 0)
 
 
 def _impulse(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
@@ -64,8 +82,10 @@ def _pixelation(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
 
 
 CARRIED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "gaussian": _gaussian,
+    "speckle": _speckle,
     "impulse": _impulse,
     "low_contrast": _low_contrast,
     "pixelation": _pixelation,
 }
-"""How restoration is carried over where the difference does not do; full and restored planes, float32 [H, W, C]."""
+"""How restoration is carried over; full and restored planes, float32 [H, W, C]."""

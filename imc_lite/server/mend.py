@@ -11,7 +11,7 @@ from imc_lite.images.dicom.file import is_dicom
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC, versions
 from imc_lite.results import ImageReport, QuestionReport
-from imc_lite.server.pictures import Picture, data_uri
+from imc_lite.server.pictures import Picture, data_uri, file_uri
 from imc_lite.sms.question import check_question
 from imc_lite.sms.spacing import keep_spacing
 
@@ -70,7 +70,11 @@ class Mend:
             # Servers that answer read no DICOM: they get what is shown of it.
             if pixels is None and is_dicom(data[:132], "image"):
                 pixels = loaded.pixels
-            url = None if pixels is None else data_uri(pixels)
+            if pixels is not None:
+                url = data_uri(pixels)
+            elif isinstance(self.picture.source, bytes):
+                # What was judged is what is sent: who answers would fetch it anew, and could be given something else.
+                url = file_uri(data)
             deadline.check()
         looked = time.perf_counter()
         asked = self._repair(imc, deadline)

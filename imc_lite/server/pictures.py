@@ -79,6 +79,16 @@ def data_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def file_uri(data: bytes) -> str:
+    """A picture's file in a data URI, as it is.
+
+    Args:
+        data: that Pillow has read before.
+    """
+    kind = Image.open(io.BytesIO(data)).get_format_mimetype()
+    return f"data:{kind or 'application/octet-stream'};base64,{base64.b64encode(data).decode()}"
+
+
 def from_data_uri(url: str) -> bytes:
     """The bytes of `data:[type];base64,…`; the type is not believed, the content is looked at later.
 
