@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model import LORA_TARGETS, load_language_model
+from language_model import load_language_model
+from model import LORA_TARGETS
 from safetensors.torch import load_file
 
 from imc_lite.bench.data import load_cases

