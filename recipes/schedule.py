@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+MOMENTS = (("m", "exp_avg"), ("v", "exp_avg_sq"))  # of AdamW
 TEXT = -1  # in an order: no picture, skills on text alone
 
 
@@ -45,7 +46,7 @@ def order(strata: list[str], shares: Mapping[str, float], total: int, seed: int)
 class Pace:
     """The learning rate over the steps that were planned, or over fewer where the time would not suffice.
 
-    The cosine always ends at its end: as soon as the speed is known, the number of steps is cut to what fits.
+    The cosine always comes to its end: as soon as the speed is known, the steps are cut to as many as fit.
     """
 
     def __init__(self, steps: int, warmup: int, deadline: float, reserve: float = 0.0) -> None:
@@ -65,15 +66,14 @@ class Pace:
         return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
 
     def fit(self, done: int) -> None:
-        """After `done` steps, whose work is finished: cut the steps to what fits until the deadline."""
+        """After `done` steps, whose work is finished: as many steps in all as fit until the deadline."""
         now = time.monotonic()
         if self._mark is None or done <= self._mark[0]:
             self._mark = done, now
             return
         each = (now - self._mark[1]) / (done - self._mark[0])
         fits = done + max(0.0, self.end - now) / max(each, 1e-6)
-        if fits < self.steps:
-            self.steps = max(done, int(done + 0.98 * (fits - done)))
+        self.steps = max(done, min(self.planned, int(done + 0.98 * (fits - done))))
         if done - self._mark[0] >= 200:  # from here on, go by the recent speed
             self._mark = done, now
 
@@ -89,6 +89,11 @@ def write_atomically(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     os.replace(part, path)
 
 
+def say(row: dict) -> None:
+    """A line of JSON on stdout."""
+    print(json.dumps(row), flush=True)
+
+
 def write_report(path: Path, report: dict) -> None:
     """A JSON file that is there whole or not at all."""
     part = path.with_suffix(".tmp")
@@ -102,27 +107,35 @@ def checkpoint(
     """Everything that a run needs to go on after `step` steps; `extra` are tensors that follow the parameters."""
     tensors = {f"extra{i}": t for i, t in enumerate(extra)}
     for i, p in enumerate(params):
-        state = optimizer.state[p]
-        tensors |= {f"p{i}": p, f"m{i}": state["exp_avg"], f"v{i}": state["exp_avg_sq"]}
+        state = optimizer.state[p]  # empty where nothing has asked for this parameter yet
+        tensors |= {f"p{i}": p}
+        tensors |= {f"{k}{i}": state.get(n, torch.zeros_like(p)) for k, n in MOMENTS}
     write_atomically(path, tensors, {"step": str(step), "log": json.dumps(log)})
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """What `write_atomically` was told to note in the file; nothing where there is none."""
+    if not path.exists():
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
 
 
 def resume(
     path: Path, params: list[nn.Parameter], extra: list[Tensor], optimizer: torch.optim.Optimizer
 ) -> tuple[int, list]:
     """Put a checkpoint back; steps done and log, (0, []) where there is none."""
-    if not path.exists():
+    facts = read_facts(path)
+    if not facts:
         return 0, []
+    step, log = int(facts["step"]), json.loads(facts["log"])
     with safe_open(path, "pt") as file, torch.no_grad():
-        step = int(file.metadata()["step"])
-        log = json.loads(file.metadata()["log"])
         for i, t in enumerate(extra):
             t.copy_(file.get_tensor(f"extra{i}"))
         for i, p in enumerate(params):
             p.copy_(file.get_tensor(f"p{i}"))
             optimizer.state[p] = {
                 "step": torch.tensor(float(step)),
-                "exp_avg": file.get_tensor(f"m{i}").to(p.device),
-                "exp_avg_sq": file.get_tensor(f"v{i}").to(p.device),
+                **{n: file.get_tensor(f"{k}{i}").to(p.device) for k, n in MOMENTS},
             }
     return step, log

@@ -10,14 +10,13 @@ teach it are thrown away. BatchNorm stays frozen and folded, so that the shipped
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from model import Encoder, encoder_state
-from schedule import Pace, checkpoint, order, resume, write_atomically, write_report
+from schedule import Pace, checkpoint, order, resume, say, write_atomically, write_report
 from sets import Row, load_prepared
 from tasks import CLASSES, Heads, class_weights, targets
 from torch import Tensor
@@ -186,10 +185,6 @@ def run(args: argparse.Namespace) -> None:
             last = done
     keep(done, finished=True)
     say({"finished": done, "of": steps, "cut": done < steps, "seconds": round(pace.seconds, 1)})
-
-
-def say(row: dict) -> None:
-    print(json.dumps(row), flush=True)
 
 
 def main() -> None:

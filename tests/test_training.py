@@ -1,0 +1,187 @@
+"""Training side by side computes what it computes one by one; views take their labels with them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from imc_lite.models.default.preprocess import preprocess
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+import batches
+import model as recipe
+import schedule
+import train
+import views
+import wordings
+from data import Pack
+from sets import Row
+
+from imc_lite.bench import findings
+
+TINY = LlamaConfig(
+    vocab_size=300,
+    hidden_size=48,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    attn_implementation="sdpa",
+)
+
+
+class Bytes:
+    """A tokenizer of single bytes, with the prompt's fixed parts."""
+
+    prefix, turn, end = [1, 2, 3], [4, 5], [6]
+
+    def ids(self, text: str) -> list[int]:
+        return [b + 10 for b in text.encode()]
+
+
+@pytest.fixture(scope="module")
+def trainee():
+    torch.manual_seed(0)
+    encoder = recipe.Encoder()
+    for module in encoder.modules():
+        if isinstance(module, recipe.ConvAffine):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    lm = LlamaForCausalLM(TINY).requires_grad_(False)
+    made = train.Trainee(encoder, lm, rank=4)
+    for name, parameter in made.named_parameters():
+        if name.endswith(".b"):
+            torch.nn.init.normal_(parameter, std=0.05)
+    return made.eval()
+
+
+def packs() -> list[Pack]:
+    seen, text = views.plain_view(0), None
+    return [
+        Pack(seen, (("Is it?", "yes"), ("What is shown here?", "a thing"))),
+        Pack(text, (("Repair this: wht", "what"),)),
+        Pack(seen, (("Where?", "left"), ("How many, about?", "up to 15"), ("Is there any?", "no"))),
+    ]
+
+
+def test_packs_side_by_side_lose_what_they_lose_alone(trainee):
+    whole = batches.collate(packs(), Bytes())
+    pixels = torch.randn(2, 3, 320, 320)
+    together, right = trainee(whole, pixels, 3)
+    alone, hits, at = [], [], 0
+    for pack in packs():
+        shown = None if pack.view is None else pixels[at : at + 1]
+        at += pack.view is not None
+        for pair in pack.pairs:  # one question at a time: no question may see another
+            loss, hit = trainee(batches.collate([Pack(pack.view, (pair,))], Bytes()), shown, 3)
+            alone.append(loss / len(pack.pairs) / len(packs()))
+            hits += hit.tolist()
+    torch.testing.assert_close(together, sum(alone), rtol=1e-4, atol=1e-5)
+    assert right.tolist() == hits
+
+
+def test_half_precision_learns_too(trainee):
+    trainee.lm.to(torch.bfloat16)
+    loss, _ = trainee(batches.collate(packs(), Bytes()), torch.randn(2, 3, 320, 320), 3)
+    loss.backward()
+    learnt = [p for group in trainee.groups() for p in group["params"]]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in learnt)
+    assert any(p.grad.abs().sum() > 0 for p in trainee.projector.parameters())
+
+
+def test_the_pace_ends_within_its_deadline(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: clock[0])
+    pace = schedule.Pace(1000, warmup=10, deadline=100, reserve=10)
+    done = 0
+    while not pace.over(done):
+        clock[0] += 0.5
+        done += 1
+        if done % 10 == 0:
+            pace.fit(done)
+    assert 80 < clock[0] <= 90 and done == pace.steps and pace.factor(done) == pytest.approx(0.01, abs=0.01)
+
+
+def test_an_untouched_view_is_what_the_runtime_sees():
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    pixels = (views.on_square(image, 320).transpose(2, 0, 1).astype(np.float32) - 127) / 128
+    np.testing.assert_array_equal(pixels, preprocess(image))
+
+
+@pytest.mark.parametrize("source", ["foot_photo", "bccd"])
+def test_places_move_with_the_view(source):
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[60:72, 200:216] = 255  # a bright spot, centred at (0.65, 0.275)
+    made = views.Pictures.__new__(views.Pictures)
+    made.device = torch.device("cpu")
+    made.squares = torch.from_numpy(views.on_square(image, views.STORED))[None]
+    made.seen = torch.from_numpy(views.on_square(image, views.SIDE))[None]
+    rng = np.random.default_rng(1)
+    checked = 0
+    for _ in range(20):
+        view = views.draw_view(0, source, rng)
+        x, y = views.to_view(view, (320, 240), 0.65, 0.275)
+        if 0.05 < x < 0.95 and 0.05 < y < 0.95:
+            light = made.draw([view])[0].mean(0).numpy()
+            light -= np.median(light)
+            at = np.argwhere(light > light.max() / 2).mean(0)[::-1] / views.SIDE
+            np.testing.assert_allclose(at, (x, y), atol=0.02)
+            checked += 1
+    assert checked > 10
+
+
+def test_sizes_of_wounds_grow_with_the_view():
+    labels = {"label": "ulcer", "x": 0.5, "y": 0.5, "area": 0.01}
+    row = Row(Path("x"), "foot_photo", (100, 100), labels, (), "g", "train")
+    twice = views.View(0, False, np.float32([[0.5, 0, 0], [0, 0.5, 0]]), np.ones(3, np.float32), 1, 1, 0)
+    assert views.view_labels(twice, row)["area"] == pytest.approx(0.04)
+
+
+def test_an_order_is_seeded_and_keeps_the_shares():
+    strata = ["a"] * 10 + ["b"] * 5 + [""] * 3
+    first, again = (schedule.order(strata, {"a": 0.5, "b": 0.3, "text": 0.2}, 2000, 7) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.max() < 15 and (first == schedule.TEXT).mean() == pytest.approx(0.2, abs=0.04)
+    assert max(np.bincount(first[(first >= 0) & (first < 10)])) - 100 < 10
+
+
+def wordings_of(topics) -> set[str]:
+    return {w for t in topics.values() for some in (t.open, *t.closed.values()) for w in some}
+
+
+def test_the_benchmark_asks_in_other_words_than_training():
+    asked = wordings_of(findings.TOPICS) | {w for some in findings.FOREIGN.values() for w in some}
+    taught = wordings_of(wordings.TOPICS) | {w for some in wordings.FOREIGN.values() for w in some}
+    assert asked and not {w.lower() for w in asked} & {w.lower() for w in taught}
+
+
+LABELS = {
+    "vqa_rad": {"organ": "abd", "modality": "CT"},
+    "hannover_cxr": {},
+    "bccd": {},
+    "child_cxr": {"label": "viral"},
+    "nih_cxr": {"label": "pneumonia"},
+    "brain_mri": {"label": "pituitary"},
+    "dermoscopy": {"label": "nevus"},
+    "foot_photo": {"label": "ulcer", "x": 0.2, "y": 0.7, "area": 0.05},
+    "nuclei": {"label": "stained", "count": 25},
+}
+
+
+@pytest.mark.parametrize("source", LABELS)
+def test_every_fact_can_be_asked(source):
+    rng = np.random.default_rng(0)
+    for topic, value in findings.facts(source, LABELS[source]).items():
+        assert value in wordings.TOPICS[topic].closed
+        assert topic == "organ" or topic in findings.TOPICS
+    pairs = wordings.finding_questions(source, LABELS[source], rng, 300)
+    answers = [a for _, a in pairs if a in ("yes", "no")]
+    assert answers.count("yes") / len(answers) == pytest.approx(0.5, abs=0.13)
+    assert wordings.foreign_question(source, LABELS[source], rng)[1] == findings.NOT_SHOWN
+
+
+def test_ranges_of_nuclei():
+    found = [findings.facts("nuclei", {"label": "stained", "count": n})["nuclei"] for n in (15, 16, 25, 26, 50, 51)]
+    assert found == [findings.RANGES[i] for i in (0, 1, 1, 2, 2, 3)]
