@@ -36,6 +36,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "rbc": ("0", "1", "2", "3", "4"),
 }
 AMOUNTS = ("x", "y", "area", "count")  # all near 0 to 1
+TASKS = (*CLASSES, *AMOUNTS)
 # Where in the picture, or how many: read from the tokens in their places, not from their mean.
 PLACED = ("height", "side", "size", "nuclei", "wbc", "platelets", "rbc", *AMOUNTS)
 WEIGHTS = {"kind": 0.5, "organ": 0.5, "plane": 0.3, "projection": 0.5, "ulcer": 0.3, "side": 0.7, "size": 0.7}
@@ -63,6 +64,13 @@ def targets(source: str, labels: Mapping) -> dict[str, str | float]:
     if source == "nuclei":
         found["count"] = np.log1p(labels["count"]) / 6
     return found
+
+
+def as_arrays(wanted: Sequence[Mapping]) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of a batch: int64 [B, tasks] with -1, and float32 [B, amounts] with NaN, for what is not said."""
+    classes = [[CLASSES[t].index(w[t]) if t in w else -1 for t in CLASSES] for w in wanted]
+    amounts = [[w.get(t, np.nan) for t in AMOUNTS] for w in wanted]
+    return np.array(classes, np.int64), np.array(amounts, np.float32)
 
 
 def class_weights(rows: Sequence[Row], order: np.ndarray) -> dict[str, list[float]]:
@@ -105,22 +113,24 @@ class Heads(nn.Module):
         pooled, placed = self.dropout(pooled), self.dropout(placed)
         return {task: head(placed if task in PLACED else pooled) for task, head in self.out.items()}
 
-    def loss(self, outputs: Mapping[str, Tensor], wanted: Sequence[Mapping]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum over the tasks, and the mean loss of each that occurs."""
-        device = next(iter(outputs.values())).device
-        total, parts = torch.zeros((), device=device), {}
-        for task, output in outputs.items():
-            rows = [i for i, w in enumerate(wanted) if task in w]
-            if not rows:
-                continue
-            mine = output[torch.tensor(rows, device=device)].float()
-            if task in CLASSES:
-                truth = torch.tensor([CLASSES[task].index(wanted[i][task]) for i in rows], device=device)
-                smooth, weight = SMOOTHING.get(task, 0.05), getattr(self, f"weights_{task}")
-                losses = F.cross_entropy(mine, truth, reduction="none", label_smoothing=smooth) * weight[truth]
-            else:
-                truth = torch.tensor([wanted[i][task] for i in rows], device=device, dtype=torch.float32)
-                losses = F.smooth_l1_loss(mine[:, 0], truth, reduction="none", beta=0.1)
-            parts[task] = losses.detach().mean()
-            total = total + WEIGHTS.get(task, 1.0) * losses.sum() / max(len(rows), FEWEST)
-        return total, parts
+    def loss(self, outputs: Mapping[str, Tensor], classes: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum over the tasks, and of each task the summed loss and the rows, float32 [tasks, 2].
+
+        Args:
+            outputs: of `forward`.
+            classes: int64 [B, tasks], -1 where a task says nothing about a view (`as_arrays`).
+            amounts: float32 [B, amounts], NaN likewise.
+        """
+        total, parts = torch.zeros((), device=classes.device), []
+        for i, task in enumerate(CLASSES):
+            said, truth = classes[:, i] >= 0, classes[:, i].clamp(min=0)
+            smooth, weight = SMOOTHING.get(task, 0.05), getattr(self, f"weights_{task}")
+            losses = F.cross_entropy(outputs[task], truth, reduction="none", label_smoothing=smooth) * weight[truth]
+            parts.append(torch.stack([(losses * said).sum(), said.sum()]))
+        for i, task in enumerate(AMOUNTS):
+            said = ~amounts[:, i].isnan()
+            losses = F.smooth_l1_loss(outputs[task][:, 0], amounts[:, i].nan_to_num(), reduction="none", beta=0.1)
+            parts.append(torch.stack([(losses * said).sum(), said.sum()]))
+        for task, part in zip(TASKS, parts, strict=True):
+            total = total + WEIGHTS.get(task, 1.0) * part[0] / part[1].clamp(min=FEWEST)
+        return total, torch.stack(parts).detach()

@@ -18,9 +18,9 @@ import torch
 from model import Encoder, encoder_state
 from schedule import Pace, checkpoint, order, resume, say, write_atomically, write_report
 from sets import Row, load_prepared
-from tasks import CLASSES, Heads, class_weights, targets
+from tasks import CLASSES, TASKS, Heads, as_arrays, class_weights, targets
 from torch import Tensor
-from views import Pictures, draw_view, plain_view, view_labels
+from views import Pictures, draw_view, plain_view, send, view_labels
 
 # How often a stratum is drawn: between by number of pictures and all alike, so that small sets are not drowned.
 SHARES = {
@@ -56,10 +56,11 @@ class Student:
         self.device, self.fast = device, fast
         self.layout = torch.contiguous_format
 
-    def loss(self, pixels: Tensor, wanted: list[dict]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, pixels: Tensor, classes: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Heads.loss`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
             tokens = self.encoder.tokens(pixels.to(memory_format=self.layout))
-        return self.heads.loss(self.heads(tokens), wanted)
+        return self.heads.loss(self.heads(tokens), classes, amounts)
 
     @torch.no_grad()
     def follow(self, step: int) -> None:
@@ -68,7 +69,7 @@ class Student:
         for mean, now in zip(self.average.parameters(), self.encoder.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
 
-    def choose_layout(self, pixels: Tensor, wanted: list[dict]) -> dict[str, float]:
+    def choose_layout(self, *batch: Tensor) -> dict[str, float]:
         """Keep the memory layout that is faster here; seconds a step of both. Depthwise convolutions differ a lot."""
         seconds = {}
         for name, layout in (("planes", torch.contiguous_format), ("pixels", torch.channels_last)):
@@ -78,7 +79,7 @@ class Student:
                 if attempt == 2:
                     wait(self.device)
                     began = time.monotonic()
-                self.loss(pixels, wanted)[0].backward()
+                self.loss(*batch)[0].backward()
             wait(self.device)
             seconds[name] = round((time.monotonic() - began) / 2, 4)
         self.layout = torch.channels_last if seconds["pixels"] < seconds["planes"] else torch.contiguous_format
@@ -136,10 +137,11 @@ def run(args: argparse.Namespace) -> None:
     params = [p for g in optimizer.param_groups for p in g["params"]]
     saved = args.out / "encoder_checkpoint.safetensors"
 
-    def batch_of(step: int) -> tuple[Tensor, list[dict]]:
+    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng((args.seed, step))
         views = [draw_view(i, rows[i].source, rng) for i in plan[step * args.batch : (step + 1) * args.batch]]
-        return pictures.draw(views), [targets(rows[v.row].source, view_labels(v, rows[v.row])) for v in views]
+        wanted = as_arrays([targets(rows[v.row].source, view_labels(v, rows[v.row])) for v in views])
+        return pictures.draw(views), *(send(a, device) for a in wanted)
 
     averaged = list(student.average.parameters())
     first, log = resume(saved, params, averaged, optimizer)
@@ -160,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
             checkpoint(saved, done, log, params, averaged, optimizer)
 
     done, last = first, first
-    losses: dict[str, list[Tensor]] = {}
+    losses: list[Tensor] = []
     while not pace.over(done):
         torch.manual_seed((args.seed << 32) + done)  # dropout depends on the step alone, so a run resumes exactly
         for group in optimizer.param_groups:
@@ -172,10 +174,10 @@ def run(args: argparse.Namespace) -> None:
         optimizer.zero_grad(set_to_none=True)
         done += 1
         student.follow(done)
-        for task, value in (parts | {"all": loss.detach()}).items():
-            losses.setdefault(task, []).append(value)
+        losses.append(parts)
         if done % args.log_every == 0:
-            means = {task: round(float(torch.stack(v).mean()), 4) for task, v in losses.items()}
+            sums = torch.stack(losses).sum(0).tolist()
+            means = {task: round(total / n, 4) for task, (total, n) in zip(TASKS, sums, strict=True) if n}
             losses.clear()
             pace.fit(done)
             log.append({"step": done, "steps": pace.steps, "seconds": round(pace.seconds, 1), "loss": means})

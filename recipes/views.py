@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -122,24 +121,36 @@ def view_labels(view: View, row: Row) -> dict:
     return labels
 
 
+def send(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array to the device, without waiting for what the device is doing."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 class Pictures:
     """All pictures on one device, as squares to draw from and as the runtime sees them."""
 
     def __init__(self, rows: list[Row], device: torch.device, workers: int) -> None:
+        squares = np.empty((len(rows), STORED, STORED, 3), np.uint8)
+        seen = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
+
+        def read(i: int) -> None:
+            image = np.asarray(Image.open(rows[i].path).convert("RGB"))
+            squares[i], seen[i] = on_square(image, STORED), on_square(image, SIDE)
+
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            both = list(pool.map(read_squares, [r.path for r in rows]))
-        self.squares = torch.from_numpy(np.stack([b[0] for b in both])).to(device)  # uint8 [N, 384, 384, 3]
-        self.seen = torch.from_numpy(np.stack([b[1] for b in both])).to(device)  # uint8 [N, 320, 320, 3]
+            list(pool.map(read, range(len(rows))))
+        self.squares, self.seen = torch.from_numpy(squares).to(device), torch.from_numpy(seen).to(device)
         self.device = device
 
     @torch.no_grad()
     def draw(self, views: Sequence[View]) -> Tensor:
         """The views as the encoder takes them, float32 [B, 3, 320, 320]."""
-        rows = torch.tensor([v.row for v in views], device=self.device)
+        rows = send(np.array([v.row for v in views]), self.device)
         pixels = self.seen[rows].permute(0, 3, 1, 2).float().contiguous()
         changed = [i for i, v in enumerate(views) if not v.untouched]
         if changed:
-            where = torch.tensor(changed, device=self.device)
+            where = send(np.array(changed), self.device)
             pixels[where] = self._changed(rows[where], [views[i] for i in changed])
         return (pixels - ENCODER.mean) / ENCODER.std
 
@@ -158,17 +169,11 @@ class Pictures:
         return ((drawn - 0.5) * contrast + 0.5).clamp(0, 1) * 255
 
     def _tensor(self, values: list) -> Tensor:
-        return torch.from_numpy(np.array(values, np.float32)).to(self.device)
+        return send(np.array(values, np.float32), self.device)
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True, align_corners=False)
-
-
-def read_squares(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A picture on a black square, to draw from (uint8 [384, 384, 3]) and as the runtime sees it ([320, 320, 3])."""
-    image = np.asarray(Image.open(path).convert("RGB"))
-    return on_square(image, STORED), on_square(image, SIDE)
 
 
 def on_square(image: np.ndarray, side: int) -> np.ndarray:
