@@ -85,7 +85,7 @@ def class_weights(rows: Sequence[Row], order: np.ndarray) -> dict[str, list[floa
     weights = {}
     for task, values in CLASSES.items():
         shares = np.array([max(counts[task][v], 1) for v in values], np.float64)
-        weights[task] = np.clip(shares.mean() / shares, 0.2, 5.0).tolist()
+        weights[task] = np.clip(shares.mean() / shares, 0.2, 3.0).tolist()
     return weights
 
 

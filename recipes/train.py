@@ -114,6 +114,8 @@ def run(args: argparse.Namespace) -> None:
 
     ahead = Ahead(make, range(first, args.steps), args.workers)
     device = torch.device(args.device)
+    # cuDNN's attention would be compiled anew for every length.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     pictures = Pictures(rows, device, max(1, args.workers))
     encoder = Encoder()
     load_encoder(encoder, args.encoder)
@@ -198,7 +200,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=8, help="processes that make packs ahead; 0 for none")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
-    parser.add_argument("--validations", type=int, default=4)
+    parser.add_argument("--validations", type=int, default=3)
     parser.add_argument("--log-every", type=int, default=25)
     parser.add_argument("--every-nth", type=int, default=1, help="use only every nth picture, to try it out")
     parser.add_argument("--seed", type=int, default=0)

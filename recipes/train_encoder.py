@@ -119,7 +119,6 @@ def validate(student: Student, rows: list[Row], pictures: Pictures, held: list[i
 def run(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
-    torch.backends.cudnn.benchmark = True
     rows, _ = load_prepared(args.pictures)
     rows = rows[:: args.every_nth]
     strata = [r.stratum if r.split == "train" else "" for r in rows]
@@ -147,13 +146,16 @@ def run(args: argparse.Namespace) -> None:
     first, log = resume(saved, params, averaged, optimizer)
     facts = {"device": args.device, "steps_planned": steps, "batch": args.batch, "seed": args.seed}
     facts |= {"shares": SHARES, "rates": RATES, "fast": args.fast}
+    torch.backends.cudnn.benchmark = True  # all training batches have one shape
     if args.fast:
         facts["layout_seconds"] = student.choose_layout(*batch_of(0))
     say({"ready_seconds": round(pace.seconds, 1), "pictures": len(rows), "held": len(held), **facts})
 
     def keep(done: int, finished: bool) -> None:
         row = {"step": done, "steps": pace.steps, "seconds": round(pace.seconds, 1)}
+        torch.backends.cudnn.benchmark = False
         row["validation"] = validate(student, rows, pictures, held, args.batch)
+        torch.backends.cudnn.benchmark = True
         log.append(row)
         say(row)
         write_atomically(args.out / "encoder.safetensors", encoder_state(student.average))
@@ -207,7 +209,7 @@ def main() -> None:
         help="bfloat16 and the faster memory layout; on a CPU without such units it is slower",
     )
     parser.add_argument("--workers", type=int, default=8, help="threads that decode pictures at the start")
-    parser.add_argument("--validations", type=int, default=5)
+    parser.add_argument("--validations", type=int, default=4)
     parser.add_argument("--log-every", type=int, default=20)
     parser.add_argument("--every-nth", type=int, default=1, help="use only every nth picture, to try it out")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import batches
 import model as recipe
 import schedule
+import tasks
 import train
 import views
 import wordings
@@ -185,3 +186,43 @@ def test_every_fact_can_be_asked(source):
 def test_ranges_of_nuclei():
     found = [findings.facts("nuclei", {"label": "stained", "count": n})["nuclei"] for n in (15, 16, 25, 26, 50, 51)]
     assert found == [findings.RANGES[i] for i in (0, 1, 1, 2, 2, 3)]
+
+
+def test_a_checkpoint_goes_on_as_if_nothing_had_happened(tmp_path):
+    def steps(layer, average, optimizer, first: int, last: int) -> None:
+        for step in range(first, last):
+            layer(torch.full((2, 3), float(step))).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            average.add_(layer.weight.detach())
+
+    def made():
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        return layer, torch.zeros(2, 3), torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+    whole = made()
+    steps(*whole, 0, 8)
+    first, path = made(), tmp_path / "checkpoint.safetensors"
+    steps(*first, 0, 5)
+    schedule.checkpoint(path, 5, [{"step": 5}], list(first[0].parameters()), [first[1]], first[2])
+    second = made()
+    done, log = schedule.resume(path, list(second[0].parameters()), [second[1]], second[2])
+    assert (done, log) == (5, [{"step": 5}])
+    steps(*second, done, 8)
+    torch.testing.assert_close(second[0].weight, whole[0].weight, rtol=0, atol=0)
+    torch.testing.assert_close(second[1], whole[1], rtol=0, atol=0)
+
+
+def test_what_the_encoder_is_taught():
+    labels = {"label": "ulcer", "x": 0.2, "y": 0.7, "area": 0.05}
+    wanted = [tasks.targets("foot_photo", labels), tasks.targets("child_cxr", {"label": "viral"})]
+    classes, amounts = (torch.from_numpy(a) for a in tasks.as_arrays(wanted))
+    told = {t: int(c) for t, c in zip(tasks.CLASSES, classes[1], strict=True) if c >= 0}
+    assert told == {"kind": 2, "organ": 1, "child": 2} and amounts[1].isnan().all()
+    heads = tasks.Heads({task: [1.0] * len(values) for task, values in tasks.CLASSES.items()})
+    tokens = torch.rand(2, 25, 1280, requires_grad=True)
+    loss, parts = heads.loss(heads(tokens), classes, amounts)
+    loss.backward()
+    assert torch.isfinite(tokens.grad).all() and tokens.grad[1].abs().sum() > 0
+    assert parts[list(tasks.TASKS).index("child"), 1] == 1 and parts[list(tasks.TASKS).index("nih"), 1] == 0
