@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from asking import finding_questions, foreign_question
 from schedule import TEXT
 from sets import Row
 from templates import image_questions
 from views import View, draw_view, view_labels
-from wordings import finding_questions, foreign_question
 
 from imc_lite.bench.data import Case
 from imc_lite.bench.templates import cell_questions

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from asking import foreign_question
 from data import WITH_TEMPLATES, Pack
 from sets import Row
 from views import plain_view, view_labels
-from wordings import TOPICS, foreign_question
+from wordings import TOPICS
 
 from imc_lite.bench.findings import ask_closed, ask_open, facts
 from imc_lite.bench.templates import ask, cell_questions, truths

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
-from imc_lite.bench.findings import RANGES, Topic, ask_closed, ask_foreign, ask_open, facts, forms
+from imc_lite.bench.findings import RANGES, Topic, forms
 
 KINDS = {
     "ct": ("a ct", "a CT scan", "computed tomography"),
@@ -285,27 +281,3 @@ FOREIGN = {
 }
 # Bones are seen on films and scans of the body, never under a microscope or on the skin.
 WITHOUT_BONES = ("Is there a fracture?", "Is a bone broken?", "Are the ribs intact?")
-OPEN_SHARE = 0.5
-
-
-def finding_questions(source: str, labels: Mapping, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` pairs about what the labels state; one in five about the kind of picture or the part shown."""
-    known = facts(source, labels)
-    general = [t for t in ("kind", "organ") if t in known]
-    special = [t for t in known if t not in general]
-    pairs = []
-    for _ in range(count):
-        choice = general if not special or rng.random() < 0.2 else special
-        topic = choice[rng.integers(len(choice))]
-        asks = ask_open if rng.random() < OPEN_SHARE else ask_closed
-        pairs.append(asks(TOPICS[topic], known[topic], rng))
-    return pairs
-
-
-def foreign_question(source: str, labels: Mapping, rng: np.random.Generator) -> tuple[str, str]:
-    """A question that this picture cannot answer, and the answer that says so."""
-    organ = facts(source, labels)["organ"]
-    asked = dict(FOREIGN)
-    if organ in ("skin", "blood", "cells"):
-        asked["bones"] = WITHOUT_BONES
-    return ask_foreign(organ, asked, rng)

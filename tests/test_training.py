@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from imc_lite.models.default.preprocess import preprocess
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+import asking
 import batches
 import model as recipe
 import schedule
@@ -177,10 +178,10 @@ def test_every_fact_can_be_asked(source):
     for topic, value in findings.facts(source, LABELS[source]).items():
         assert value in wordings.TOPICS[topic].closed
         assert topic == "organ" or topic in findings.TOPICS
-    pairs = wordings.finding_questions(source, LABELS[source], rng, 300)
+    pairs = asking.finding_questions(source, LABELS[source], rng, 300)
     answers = [a for _, a in pairs if a in ("yes", "no")]
     assert answers.count("yes") / len(answers) == pytest.approx(0.5, abs=0.13)
-    assert wordings.foreign_question(source, LABELS[source], rng)[1] == findings.NOT_SHOWN
+    assert asking.foreign_question(source, LABELS[source], rng)[1] == findings.NOT_SHOWN
 
 
 def test_ranges_of_nuclei():
