@@ -54,7 +54,8 @@ class Student:
             module.to(device)
         self.average.requires_grad_(False)
         self.device, self.fast = device, fast
-        self.layout = torch.contiguous_format
+        self.layout = torch.channels_last if fast else torch.contiguous_format
+        self.encoder.to(memory_format=self.layout)
 
     def loss(self, pixels: Tensor, classes: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
         """As `Heads.loss`."""
@@ -68,31 +69,6 @@ class Student:
         keep = min(AVERAGE, (1 + step) / (10 + step))
         for mean, now in zip(self.average.parameters(), self.encoder.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
-
-    def choose_layout(self, *batch: Tensor) -> dict[str, float]:
-        """Keep the memory layout that is faster here; seconds a step of both. Depthwise convolutions differ a lot."""
-        seconds = {}
-        for name, layout in (("planes", torch.contiguous_format), ("pixels", torch.channels_last)):
-            self.layout = layout
-            self.encoder.to(memory_format=layout)
-            for attempt in range(4):
-                if attempt == 2:
-                    wait(self.device)
-                    began = time.monotonic()
-                self.loss(*batch)[0].backward()
-            wait(self.device)
-            seconds[name] = round((time.monotonic() - began) / 2, 4)
-        self.layout = torch.channels_last if seconds["pixels"] < seconds["planes"] else torch.contiguous_format
-        for module in (self.encoder, self.heads):
-            module.zero_grad(set_to_none=True)
-        self.encoder.to(memory_format=self.layout)
-        return seconds
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -146,16 +122,11 @@ def run(args: argparse.Namespace) -> None:
     first, log = resume(saved, params, averaged, optimizer)
     facts = {"device": args.device, "steps_planned": steps, "batch": args.batch, "seed": args.seed}
     facts |= {"shares": SHARES, "rates": RATES, "fast": args.fast}
-    torch.backends.cudnn.benchmark = True  # all training batches have one shape
-    if args.fast:
-        facts["layout_seconds"] = student.choose_layout(*batch_of(0))
     say({"ready_seconds": round(pace.seconds, 1), "pictures": len(rows), "held": len(held), **facts})
 
     def keep(done: int, finished: bool) -> None:
         row = {"step": done, "steps": pace.steps, "seconds": round(pace.seconds, 1)}
-        torch.backends.cudnn.benchmark = False
         row["validation"] = validate(student, rows, pictures, held, args.batch)
-        torch.backends.cudnn.benchmark = True
         log.append(row)
         say(row)
         write_atomically(args.out / "encoder.safetensors", encoder_state(student.average))
