@@ -10,7 +10,6 @@ teach it are thrown away. BatchNorm stays frozen and folded, so that the shipped
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
