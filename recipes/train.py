@@ -30,7 +30,7 @@ from watch import watch
 # How often a stratum is drawn. VQA-RAD is small: more of it would be learnt by heart.
 SHARES = {
     "vqa_rad": 0.07,
-    "hannover_cxr": 0.05,
+    "hannover_cxr": 0.07,
     "bccd": 0.08,
     "child_cxr": 0.17,
     "nih_cxr": 0.12,

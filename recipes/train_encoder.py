@@ -24,7 +24,7 @@ from views import Pictures, draw_view, plain_view, send, view_labels
 # How often a stratum is drawn: between by number of pictures and all alike, so that small sets are not drowned.
 SHARES = {
     "vqa_rad": 0.06,
-    "hannover_cxr": 0.05,
+    "hannover_cxr": 0.07,
     "bccd": 0.07,
     "child_cxr": 0.2,
     "nih_cxr": 0.13,
