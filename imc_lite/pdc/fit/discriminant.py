@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,9 @@ def _conditions(role: Role) -> tuple[tuple[str, int], ...]:
 KNOWN = (("clean", 0), *_conditions("bank"))
 OUT_OF_DISTRIBUTION = _conditions("out-of-distribution")
 CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in OUT_OF_DISTRIBUTION))
-CLUSTERS = 3  # x-ray films, slices and cells differ more than noise does; more clusters gained nothing
+# Films, slices, cells and skin differ more than noise does; how many clusters of pictures that makes is chosen by
+# cross-fitting, of so many at most.
+CLUSTERS = 8
 PER_CLUSTER = 40  # fewer pictures do not carry a cluster's 48 means
 SHRINKAGE = 2e-4
 KNOWN_KEPT = 0.998  # share of known pictures that must not be called unknown where they were not fitted on
@@ -40,7 +43,8 @@ _KIND = np.array([_NAMES.index(kind) for kind, _ in CONDITIONS])
 def fit_matcher(
     table: np.ndarray, rng: np.random.Generator, statistics: str = QUADRANTS, most: int = CLUSTERS
 ) -> Matcher:
-    """Fit on all pictures; temperature, bias and limits are set on pictures that were not fitted on.
+    """Fit on all pictures; the number of clusters, temperature, bias and limits are set on pictures that were not
+    fitted on.
 
     Args:
         table: float64 [N, 48, F], every picture under every condition of `CONDITIONS`.
@@ -56,23 +60,19 @@ def fit_matcher(
             "the encoder's statistics are the same for every picture and noise, so no noise can be told by them; "
             "take statistics of its early layers"
         )
-    folds = draw_folds(len(table), rng)
-    logits = np.empty((len(table), len(CONDITIONS), len(CONDITIONS)))
-    scores = np.empty((len(table), len(CONDITIONS)))
-    seed = int(rng.integers(2**31))
-    for fold in range(FOLDS):
-        part = fit(table[folds != fold], seed, most)
-        for i in np.flatnonzero(folds == fold):
-            distance, scores[i] = _distances(part, table[i])
-            logits[i] = -0.5 * distance
-    temperature = min(np.geomspace(0.5, 60, 50), key=lambda t: _cross_entropy(logits / t))
-    bias, kept = 0.0, logits[:, 0] / temperature
+    folds, seed = draw_folds(len(table), rng), int(rng.integers(2**31))
+    counts = range(1, max(1, min(most, np.bincount(folds).min() * (FOLDS - 1) // PER_CLUSTER)) + 1)
+    logits, scores = cross_fit(table, folds, seed, counts)
+    temperatures = [min(np.geomspace(0.5, 60, 50), key=lambda t: _cross_entropy(found / t).mean()) for found in logits]
+    chosen = fewest_clusters(np.stack([_cross_entropy(f / t) for f, t in zip(logits, temperatures, strict=True)]))
+    temperature = temperatures[chosen]
+    bias, kept = 0.0, logits[chosen][:, 0] / temperature
     # The smallest bias that keeps enough clean pictures clean: it is taken from the mildest noise.
     while (_by_kind(kept + bias * (_KIND == 0)).argmax(-1) == 0).mean() < CLEAN_KEPT and bias < 50:
         bias += 0.1
-    known = scores[:, : len(KNOWN)]
+    known = scores[chosen][:, : len(KNOWN)]
     unknown_limit = float(np.quantile(known, KNOWN_KEPT))
-    whole = fit(table, seed, most)
+    whole = fit(table, seed, counts[chosen])
     clean = np.array([k == "clean" for k in whole.kinds])
     return replace(
         whole,
@@ -86,13 +86,64 @@ def fit_matcher(
     )
 
 
-def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
-    """Whitening, separating directions and prototypes of features [N, 48, F], not yet calibrated."""
-    owner = clusters(table[:, 0], seed, most)
+def cross_fit(table: np.ndarray, folds: np.ndarray, seed: int, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What matchers with so many clusters say of pictures that they were not fitted on.
+
+    Args:
+        table: float64 [N, 48, F].
+        folds: integers [N].
+        seed: of the clusters.
+        counts: C numbers of clusters.
+
+    Returns:
+        Logits of the conditions before calibration, [C, N, 48, 48], and out-of-distribution scores, [C, N, 48].
+    """
+    logits = np.empty((len(counts), len(table), len(CONDITIONS), len(CONDITIONS)))
+    scores = np.empty(logits.shape[:3])
+    for fold in range(FOLDS):
+        part = table[folds != fold]
+        second = second_moment(part) if len(counts) > 1 else None
+        for c, count in enumerate(counts):
+            matcher = fit(part, seed, count, second)
+            for i in np.flatnonzero(folds == fold):
+                distance, scores[c, i] = _distances(matcher, table[i])
+                logits[c, i] = -0.5 * distance
+    return logits, scores
+
+
+def fewest_clusters(losses: np.ndarray) -> int:
+    """Which number of clusters to take: the first within one standard error of the best (Breiman et al. 1984,
+    Classification and Regression Trees, section 3.4.3), of the differences between the two picture by picture.
+
+    Args:
+        losses: float [C, N], of every candidate, fewest clusters first, on every picture.
+    """
+    excess = losses - losses[losses.mean(1).argmin()]
+    error = excess.std(1, ddof=1) / np.sqrt(excess.shape[1])
+    return int(np.flatnonzero(excess.mean(1) <= error)[0])
+
+
+def second_moment(table: np.ndarray) -> np.ndarray:
+    """Sum of the outer squares of features [N, 48, F]: [F, F]."""
+    rows = table.reshape(-1, table.shape[2])
+    return rows.T @ rows
+
+
+def fit(table: np.ndarray, seed: int, count: int = 1, second: np.ndarray | None = None) -> Matcher:
+    """Whitening, separating directions and prototypes of features, not yet calibrated.
+
+    Args:
+        table: float64 [N, 48, F].
+        seed: of the clusters.
+        count: of clusters.
+        second: their `second_moment`, where it is known.
+    """
+    owner = clusters(table[:, 0], seed, count)
     means = np.stack([table[owner == c].mean(0) for c in range(owner.max() + 1)])
-    within = (table - means[owner]).reshape(-1, table.shape[2])
-    covariance = within.T @ within / len(within)
-    covariance[np.diag_indices_from(covariance)] += SHRINKAGE * np.trace(covariance) / len(covariance)
+    covariance = _within(means, np.bincount(owner), second_moment(table) if second is None else second)
+    own = covariance.diagonal().copy()
+    ridge = SHRINKAGE * own.mean()
+    covariance[np.diag_indices_from(covariance)] += ridge
     centre = means.mean((0, 1))
     apart = (means - centre).reshape(-1, table.shape[2])
     # The means span few directions: one linear solve finds them, where whitening all features first would take an
@@ -103,7 +154,9 @@ def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
     spread, basis = np.sqrt(values[kept]), vectors[:, kept]
     whiten = toward @ (basis / spread)
     reconstruct = (basis / spread).T @ apart
-    variance = ((within - within @ whiten @ reconstruct) ** 2).mean(0)
+    # Of what the directions leave: the diagonal of (1 - W R)' C (1 - W R).
+    seen = covariance @ whiten - ridge * whiten
+    variance = own - 2 * (seen * reconstruct.T).sum(1) + ((whiten.T @ seen) @ reconstruct * reconstruct).sum(0)
     # Weighed by its own tiny variance, the rounding of a still feature would make every picture unknown.
     still = table.reshape(-1, table.shape[2]).std(0) < STILL
     whiten[still] = 0
@@ -122,9 +175,19 @@ def fit(table: np.ndarray, seed: int, most: int = CLUSTERS) -> Matcher:
     )
 
 
-def clusters(clean: np.ndarray, seed: int, most: int = CLUSTERS, rounds: int = 30) -> np.ndarray:
+def _within(means: np.ndarray, sizes: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Covariance [F, F] about the means [C, 48, F] of clusters of these sizes, from the second moment of all."""
+    flat, weights = means.reshape(-1, means.shape[2]), np.repeat(sizes, means.shape[1])
+    covariance = -(flat.T * weights) @ flat
+    covariance += second
+    covariance /= weights.sum()
+    return covariance
+
+
+def clusters(clean: np.ndarray, seed: int, count: int, rounds: int = 30) -> np.ndarray:
     """k-means in the ten widest directions of standardized features [N, F]: integers [N], none left empty."""
-    count = max(1, min(most, len(clean) // PER_CLUSTER))
+    if count == 1:
+        return np.zeros(len(clean), int)
     scaled = (clean - clean.mean(0)) / (clean.std(0) + 1e-3)
     inside = scaled @ np.linalg.svd(scaled, full_matrices=False)[2][:10].T
     centres = inside[np.random.default_rng(seed).permutation(len(inside))[:count]]
@@ -142,7 +205,8 @@ def _distances(matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.nda
     out-of-distribution scores [B]."""
     apart = values - matcher.mean
     z = apart @ matcher.whiten
-    distance = ((z[:, None] - matcher.points) ** 2).sum(2).reshape(len(values), -1, len(CONDITIONS)).min(1)
+    squared = (z**2).sum(1)[:, None] + (matcher.points**2).sum(1) - 2 * z @ matcher.points.T
+    distance = squared.reshape(len(values), -1, len(CONDITIONS)).min(1)
     return distance, (matcher.precision * (apart - z @ matcher.reconstruct) ** 2).mean(1)
 
 
@@ -153,6 +217,8 @@ def _by_kind(logits: np.ndarray) -> np.ndarray:
     return weights @ np.eye(len(_NAMES))[_KIND]
 
 
-def _cross_entropy(logits: np.ndarray) -> float:
-    right = np.take_along_axis(_by_kind(logits), np.broadcast_to(_KIND[None, :, None], (*logits.shape[:2], 1)), 2)
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
+def _cross_entropy(logits: np.ndarray) -> np.ndarray:
+    """Mean over the conditions of how surprising the right kind is: [N, 48, 48] -> [N]."""
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    right = np.einsum("nij,ij->ni", weights, _KIND[:, None] == _KIND) / weights.sum(-1)
+    return -np.log(np.maximum(right, 1e-12)).mean(1)

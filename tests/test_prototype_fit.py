@@ -1,0 +1,83 @@
+"""Fitting a matcher: how many clusters of pictures it gets, and from which pictures the packaged prototypes come."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imc_lite.bench.data import Case
+from imc_lite.pdc.fit.discriminant import CONDITIONS, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+import build_prototypes
+
+
+def table(kinds: int, pictures: int = 160, features: int = 24) -> np.ndarray:
+    """Features [N, 48, F] of so many kinds of picture, each of which noise moves another way."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(pictures) % kinds
+    base = 8 * rng.normal(size=(kinds, 1, features))
+    moved = rng.normal(size=(kinds, len(CONDITIONS), features))
+    own = 0.5 * rng.normal(size=(pictures, 1, features))
+    return (base + moved)[kind] + own + 0.5 * rng.normal(size=(pictures, len(CONDITIONS), features))
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 3])
+def test_as_many_clusters_as_there_are_kinds_of_picture(kinds):
+    matcher = fit_matcher(table(kinds), np.random.default_rng(1))
+    assert len(matcher.kinds) == len(CONDITIONS) * kinds
+
+
+def test_a_number_of_clusters_is_never_forced_on_few_pictures():
+    few = table(3, pictures=60)
+    assert len(fit_matcher(few, np.random.default_rng(1)).kinds) == len(CONDITIONS)
+    assert len(fit_matcher(table(3), np.random.default_rng(1), most=1).kinds) == len(CONDITIONS)
+
+
+def test_the_fewest_clusters_within_one_standard_error_are_taken():
+    rng = np.random.default_rng(0)
+    picture = rng.normal(3, 2, 100)  # pictures differ far more than the candidates do
+    spread = np.tile([-1.0, 1.0], 50)
+    losses = np.stack([picture + 0.3 + spread, picture + 0.05 + spread, picture, picture + 0.001 * spread])
+    assert fewest_clusters(losses) == 1
+    losses[1] += 0.1
+    assert fewest_clusters(losses) == 2
+
+
+def test_second_moments_known_beforehand_change_nothing():
+    values = table(2, features=120)
+    known, direct = fit(values, 0, 2, second_moment(values)), fit(values, 0, 2)
+    assert np.allclose(np.abs(known.points), np.abs(direct.points)) and np.allclose(known.precision, direct.precision)
+    owner = np.arange(len(values)) % 2
+    means = np.stack([values[owner == k].mean(0) for k in range(2)])
+    within = (values - means[owner]).reshape(-1, 120)
+    left = within - within @ direct.whiten @ direct.reconstruct
+    assert np.allclose(1 / direct.precision, (left**2).mean(0))
+
+
+def test_no_picture_is_judged_by_a_fit_that_saw_it():
+    nothing_to_tell = np.random.default_rng(0).normal(size=(8, len(CONDITIONS), 60))
+    logits, scores = cross_fit(nothing_to_tell, np.arange(8) % 4, 0, (1,))
+    assert (logits[0].argmax(-1) == np.arange(len(CONDITIONS))).mean() < 0.06
+    assert logits.shape == (1, 8, 48, 48) and scores.shape == (1, 8, 48)
+
+
+def test_the_packaged_prototypes_come_from_all_sets_their_classes_in_balance():
+    cases = [Case(Path(f"v{i}"), "vqa_rad", {"organ": "chest"}, ()) for i in range(7)]
+    cases += [Case(Path(f"a{i}"), "a", {"label": "rare" if i < 3 else "common"}, ()) for i in range(50)]
+    cases += [Case(Path(f"b{i}"), "b", {"projection": "ap" if i % 9 else "pa"}, ()) for i in range(50)]
+    cases += [Case(Path(f"c{i}"), "c", {}, ()) for i in range(4)]
+    source = {c.path: (c.source, c.labels.get("label", c.labels.get("projection"))) for c in cases}
+    chosen = build_prototypes.pictures(cases, 10, seed=0)
+    wanted = {
+        ("vqa_rad", None): 7,
+        ("a", "rare"): 3,
+        ("a", "common"): 7,
+        ("b", "ap"): 5,
+        ("b", "pa"): 5,
+        ("c", None): 4,
+    }
+    assert Counter(source[path] for path in chosen) == wanted
+    assert chosen == build_prototypes.pictures(cases, 10, seed=0) != build_prototypes.pictures(cases, 10, seed=1)
