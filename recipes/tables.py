@@ -20,8 +20,15 @@ PAGES = (
 )
 # Each is named as the part of a page that it fills.
 MAKERS = (
-    *(robustness.result, robustness.figures, robustness.answers, robustness.headline, robustness.noise),
-    *(robustness.questions, robustness.controls, robustness.ablation, robustness.foreign, robustness.perception),
+    *(robustness.result, robustness.figures, robustness.answers, robustness.findings, robustness.headline),
+    *(
+        robustness.noise,
+        robustness.questions,
+        robustness.controls,
+        robustness.ablation,
+        robustness.foreign,
+        robustness.perception,
+    ),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
     *(runtime.server, runtime.archive, runtime.kernels),
     *(noises.image_noises, noises.unseen_image_noises, noises.artefacts, noises.text_noises),

