@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from wordings import FOREIGN, TOPICS, WITHOUT_BONES
+from wordings import TOPICS
 
-from imc_lite.bench.findings import ask_closed, ask_foreign, ask_open, facts
+from imc_lite.bench.findings import ask_closed, ask_open, facts
 
 OPEN_SHARE = 0.5
 
@@ -24,12 +24,3 @@ def finding_questions(source: str, labels: Mapping, rng: np.random.Generator, co
         asks = ask_open if rng.random() < OPEN_SHARE else ask_closed
         pairs.append(asks(TOPICS[topic], known[topic], rng))
     return pairs
-
-
-def foreign_question(source: str, labels: Mapping, rng: np.random.Generator) -> tuple[str, str]:
-    """A question that this picture cannot answer, and the answer that says so."""
-    organ = facts(source, labels)["organ"]
-    asked = dict(FOREIGN)
-    if organ in ("skin", "blood", "cells"):
-        asked["bones"] = WITHOUT_BONES
-    return ask_foreign(organ, asked, rng)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from asking import finding_questions, foreign_question
+from asking import finding_questions
+from elsewhere import ask_elsewhere, clinicians
 from schedule import TEXT
 from sets import Row
 from templates import image_questions
 from views import View, draw_view, view_labels
 
 from imc_lite.bench.data import Case
+from imc_lite.bench.findings import facts
 from imc_lite.bench.templates import cell_questions
 from imc_lite.noise.text import TEXT_KINDS, apply_to_text
 
@@ -66,6 +68,7 @@ class PackMaker:
         self.rows, self.order, self.seed = rows, order, seed
         own = {q["question"] for r in rows if r.split == "train" for q in r.questions}
         self.text = sorted(own | set(slake))
+        self.clinicians = clinicians(self.text)
 
     def make(self, index: int) -> Pack:
         """The pack of this index."""
@@ -78,7 +81,7 @@ class PackMaker:
         labels = view_labels(view, row)
         pairs = questions(row, labels, rng)
         if rng.random() < FOREIGN_SHARE:
-            pairs.append(foreign_question(row.source, labels, rng))
+            pairs.append(ask_elsewhere(row.source, facts(row.source, labels)["organ"], self.clinicians, rng))
         return Pack(view, tuple(pairs))
 
 

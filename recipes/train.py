@@ -12,6 +12,7 @@ paid for once.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from views import Pictures, send
 from watch import watch
 
+from imc_lite.models.default.spec import ENCODER
+
 # How often a stratum is drawn. VQA-RAD is small: more of it would be learnt by heart.
 SHARES = {
     "vqa_rad": 0.07,
@@ -37,10 +40,10 @@ SHARES = {
     "brain_mri": 0.14,
     "dermoscopy melanoma": 0.045,
     "dermoscopy nevus": 0.045,
-    "foot_photo ulcer": 0.09,
+    "foot_photo ulcer": 0.11,
     "foot_photo none": 0.01,
     "nuclei": 0.08,
-    "text": 0.1,
+    "text": 0.12,
 }
 RATES = {"projector": 1e-3, "lora": 5e-4}
 LONGEST_WATCHED = 1024  # tokens of a pack in validation, where no question is left out
@@ -57,6 +60,10 @@ class Trainee(nn.Module):
         self.projector = Projector(lm.config.hidden_size)
         # Visual embeddings start at the scale of word embeddings; a louder image would drown the question.
         nn.init.normal_(self.projector.fc2.weight, std=0.14 / 1152**0.5)
+        # Each row and each column of tokens gets a direction of its own: from nothing, left and right came very late.
+        side = math.isqrt(ENCODER.tokens)
+        rows, columns = torch.randn(2, side, lm.config.hidden_size) * 0.04
+        self.projector.position.data = (rows[:, None] + columns).flatten(0, 1)
 
     def groups(self) -> list[dict]:
         lora = [p for p in self.lm.parameters() if p.requires_grad]

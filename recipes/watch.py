@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from asking import foreign_question
 from data import WITH_TEMPLATES, Pack
+from elsewhere import ask_elsewhere, clinicians
 from sets import Row
 from views import plain_view, view_labels
 from wordings import TOPICS
@@ -18,8 +18,8 @@ from imc_lite.bench.templates import ask, cell_questions, truths
 Asked = list[tuple[str, str, str]]  # group, question, answer
 
 
-def questions_about(row: Row, number: int, rng: np.random.Generator) -> Asked:
-    """Every kind of question that the row's labels can answer, once or twice."""
+def questions_about(row: Row, number: int, own: Mapping[str, tuple[str, ...]], rng: np.random.Generator) -> Asked:
+    """Every kind of question that the row's labels can answer, once or twice; `own` as `ask_elsewhere` takes it."""
     labels = view_labels(plain_view(number), row)
     found = [("vqa_rad closed" if q["closed"] else "vqa_rad open", q["question"], q["answer"]) for q in row.questions]
     if row.source in WITH_TEMPLATES:
@@ -30,7 +30,8 @@ def questions_about(row: Row, number: int, rng: np.random.Generator) -> Asked:
         name = f"{topic} {row.source}" if topic == "pneumonia" else topic
         found += [(f"{name} open", *ask_open(TOPICS[topic], value, rng))]
         found += [(f"{name} closed", *ask_closed(TOPICS[topic], value, rng))]
-    return [*found, ("foreign", *foreign_question(row.source, labels, rng))]
+    organ = facts(row.source, labels)["organ"]
+    return [*found, ("elsewhere", *ask_elsewhere(row.source, organ, own, rng))]
 
 
 def watch(
@@ -45,7 +46,8 @@ def watch(
         batch: packs that are answered at once.
     """
     rng = np.random.default_rng(0)
-    asked = [questions_about(rows[i], i, rng) for i in held]
+    own = clinicians(q["question"] for i in held for q in rows[i].questions)
+    asked = [questions_about(rows[i], i, own, rng) for i in held]
     by_set: dict[str, list[int]] = defaultdict(list)
     for place, i in enumerate(held):
         by_set[rows[i].source].append(place)

@@ -13,6 +13,7 @@ from imc_lite.models.default.preprocess import preprocess
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import asking
 import batches
+import elsewhere
 import model as recipe
 import schedule
 import tasks
@@ -156,6 +157,8 @@ def wordings_of(topics) -> set[str]:
 def test_the_benchmark_asks_in_other_words_than_training():
     asked = wordings_of(findings.TOPICS) | {w for some in findings.FOREIGN.values() for w in some}
     taught = wordings_of(wordings.TOPICS) | {w for some in wordings.FOREIGN.values() for w in some}
+    rng = np.random.default_rng(0)
+    taught |= {elsewhere.ask_elsewhere("bccd", "blood", {}, rng)[0] for _ in range(20000)}
     assert asked and not {w.lower() for w in asked} & {w.lower() for w in taught}
 
 
@@ -181,7 +184,20 @@ def test_every_fact_can_be_asked(source):
     pairs = asking.finding_questions(source, LABELS[source], rng, 300)
     answers = [a for _, a in pairs if a in ("yes", "no")]
     assert answers.count("yes") / len(answers) == pytest.approx(0.5, abs=0.13)
-    assert asking.foreign_question(source, LABELS[source], rng)[1] == findings.NOT_SHOWN
+
+
+def test_what_is_asked_about_another_part_of_the_body():
+    asked = ["Is the heart enlarged?", "Is the liver below the lungs?", "What organ is this lung?", "Is there a mass?"]
+    own = elsewhere.clinicians(asked)
+    assert own == {"chest": ("Is the heart enlarged?",), "head": (), "abdomen": ()}
+    rng = np.random.default_rng(0)
+    drawn = [elsewhere.ask_elsewhere("brain_mri", "head", own, rng) for _ in range(3000)]
+    assert {answer for _, answer in drawn} == {findings.NOT_SHOWN}
+    texts = {question for question, _ in drawn}
+    assert len(texts) > 1000 and "Is the heart enlarged?" in texts
+    assert not any("brain" in t or "stroke" in t or "{" in t for t in texts)
+    both = {elsewhere.ask_elsewhere("vqa_rad", "chest", own, rng)[0] for _ in range(3000)}
+    assert not any("liver" in t or "lung" in t for t in both)
 
 
 def test_ranges_of_nuclei():
