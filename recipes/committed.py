@@ -9,9 +9,7 @@ from imc_lite.bench.tables import load_results
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "recipes" / "results"
-# Image noise and damaged questions were measured by two runs over the same pictures and questions: what changes the
-# repair of questions does not change what is made of a picture, and a run over its noises takes an hour.
-BENCH, BENCH_QUESTIONS = (RESULTS / name / "results.json" for name in ("bench", "bench_questions"))
+BENCH = RESULTS / "bench" / "results.json"
 
 
 def read(name: str) -> dict:
@@ -19,24 +17,8 @@ def read(name: str) -> dict:
 
 
 def robustness() -> dict:
-    """Both runs of the benchmark as one: image noise of the first, clean cases and damaged questions of the second.
-
-    Raises:
-        ValueError: they are not over the same pictures and questions.
-    """
-    found, later = load_results(BENCH), load_results(BENCH_QUESTIONS)
-    if found["data"] != later["data"] or found["model"] != later["model"]:
-        raise ValueError("the two runs are over different pictures, questions or models")
-    image = [condition for condition in found["conditions"] if condition["of"] == "image"]
-    clean, *text = later["conditions"]
-    kinds = {condition["noise"] for condition in image}
-    return {
-        **later,
-        "conditions": [clean, *image, *text],
-        "recovered": {"image": found["recovered"]["image"], "text": later["recovered"]["text"]},
-        "worse": [line for line in found["worse"] if line.split(" ")[0] in kinds] + later["worse"],
-        **{name: found[name] for name in ("groups", "confusion")},
-    }
+    """The committed run of the benchmark."""
+    return load_results(BENCH)
 
 
 def percent(value: float) -> str:

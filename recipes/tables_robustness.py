@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from committed import BENCH_QUESTIONS, percent, read, robustness, with_interval
+from committed import percent, read, robustness, with_interval
 
 from imc_lite.bench import tables as bench
 from imc_lite.bench.report import PICTURE
@@ -98,17 +98,7 @@ def findings() -> str:
 
 
 def headline() -> str:
-    return f"{bench.headline(robustness())}\n\n{_scope()}"
-
-
-def _scope() -> str:
-    """What two runs on two processors make of the same groups of questions."""
-    run = bench.load_results(BENCH_QUESTIONS)
-    needed = [name for name, row in run["groups"].items() if row["needs_picture"]]
-    return (
-        f"Clean cases and text noise are of a later run ({run['versions']['imc_lite']}), on another processor, over "
-        f"the same pictures and questions; there the groups that need the picture are {' and '.join(needed)}."
-    )
+    return bench.headline(robustness())
 
 
 def noise() -> str:
@@ -116,7 +106,7 @@ def noise() -> str:
 
 
 def questions() -> str:
-    return bench.noise_table(bench.load_results(BENCH_QUESTIONS), "text", PICTURE)
+    return bench.noise_table(robustness(), "text", PICTURE)
 
 
 def controls() -> str:
