@@ -76,6 +76,7 @@ def build_prototypes(
             tokens[i] = seen.tokens
         assert tokens is not None, "there are pictures"
         default = model.statistics == QUADRANTS
+        # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 48 (`kernels.match`).
         matcher = fit_matcher(np.stack(table), rng, model.statistics, CLUSTERS if default else 1)
         if default:
             clean = np.stack([features_of[0] for features_of in table])
