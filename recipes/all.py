@@ -151,7 +151,7 @@ class Maker:
     def command(self, step: Step, work: Path) -> str:
         """A step's command as it is run: the table's, with its placeholders filled in and results in `work`."""
         given = {"DATA": str(self.data.resolve()), "LM_WHEEL": str(self.lm.resolve())}
-        if "weights" in step.reads:
+        if {"weights", "encoder"} & set(step.reads):
             given["BUNDLE"] = self.bundle()
         text = step.command
         for word, value in given.items():

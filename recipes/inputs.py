@@ -13,7 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from steps import FILES, Step
+from safetensors import safe_open
+from steps import FILES, TENSORS, Step
 
 from imc_lite.files import write_atomically
 
@@ -27,7 +28,7 @@ def inputs_of(step: Step, root: Path, data: Path) -> dict[str, str]:
         files = files_of(name, root, data)
         if not files and FILES[name][0].startswith("DATA/"):
             raise SystemExit(f"all: {data} holds no lists of {name}, which step {step.name} reads; check --data")
-        found[name] = _digest(files)
+        found[name] = _digest_of_tensors(files, TENSORS[name]) if name in TENSORS else _digest(files)
     for path in sources(step.command, root):
         text = ast.unparse(_without_docstrings(ast.parse(path.read_bytes())))
         found[path.relative_to(root).as_posix()] = sha256(text.encode()).hexdigest()
@@ -103,6 +104,17 @@ def _digest(paths: list[Path]) -> str:
     digest = sha256()
     for path in paths:
         digest.update(f"{path.parent.name}/{path.name}".encode() + sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _digest_of_tensors(paths: list[Path], beginning: str) -> str:
+    """Of the tensors whose names begin so."""
+    digest = sha256()
+    for path in paths:
+        with safe_open(path, "numpy") as file:
+            for name in sorted(n for n in file.keys() if n.startswith(beginning)):  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode() + tensor.tobytes())
     return digest.hexdigest()
 
 

@@ -5,7 +5,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import all as everything
@@ -90,6 +92,18 @@ def test_sources_count_without_their_comments(root):
         "second": "recipes/shared.py changed",
         "third": "after second",
     }
+
+
+def test_what_reads_the_encoder_alone_stays_when_other_weights_change(root):
+    step = Step("noise", "python recipes/one.py -o out", ("encoder",))
+    weights = root / "imc_lite/assets/default.safetensors"
+
+    def digest(**tensors: float) -> str:
+        save_file({f"{k}.weight": np.float32([v]) for k, v in tensors.items()}, weights)
+        return inputs.inputs_of(step, root, root / "data")["encoder"]
+
+    first = digest(encoder=1.0, lora=1.0)
+    assert digest(encoder=1.0, lora=2.0) == first != digest(encoder=2.0, lora=1.0)
 
 
 def test_a_failure_names_the_step_and_leaves_the_result(root):
