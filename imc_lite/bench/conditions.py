@@ -1,7 +1,7 @@
 """One condition of a run judged: which questions every arm answers right.
 
 Per picture and noise there is one encoder pass; every arm starts from its tokens, and all questions about the picture
-are judged in one pass of the language model for each view of it.
+are judged in one pass of the language model for each view of it. What is known of the clean pictures is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from imc_lite.bench.control import stand_ins
 from imc_lite.bench.plan import Plan
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM, Perception
@@ -28,8 +29,10 @@ from imc_lite.sms.agents import repair
 from imc_lite.sms.question import check_question
 
 CONTROLS = ("blank", "shuffled", "text_only")
+STATED = ("templates", "cells")  # restoring alone and the map alone are measured on these, which any picture answers
 ABLATED = 4  # severity from which restoring alone and the map alone are measured too
 FEWEST_FITTED = 40  # pictures; a map of rank 64 fitted on fewer says nothing
+TOGETHER = 8  # questions judged in one pass where none has a picture
 BLANK = np.zeros((320, 320, 3), np.uint8)
 
 Part = dict[str, Any]
@@ -62,9 +65,23 @@ class Judge:
         return image if kind is None else apply_to_image(image, kind, severity, self.plan.seed(picture))
 
     @cached_property
+    def _clean(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        seen = [self.model.perceive(self.pixels(i)) for i in range(len(self.plan.cases))]
+        return np.stack([s.tokens for s in seen]), [s.stats for s in seen]
+
+    @property
     def clean_tokens(self) -> np.ndarray:
         """Tokens of the clean pictures, float32 [P, N, D]."""
-        return np.stack([self.model.perceive(self.pixels(i)).tokens for i in range(len(self.plan.cases))])
+        return self._clean[0]
+
+    @cached_property
+    def _clean_treated(self) -> list[tuple[np.ndarray, Noise]]:
+        """What PDC makes of every clean picture: its tokens, and the verdict."""
+        treated = []
+        for i, (tokens, stats) in enumerate(zip(*self._clean, strict=True)):
+            seen, noise = self._treat(self.pixels(i), Perception(tokens, stats))
+            treated.append((seen.tokens, noise))
+        return treated
 
     def clean(self) -> Part:
         """The clean pictures and questions, with the repairs of these and the verdicts on those."""
@@ -77,24 +94,35 @@ class Judge:
                     memo[text] = self._repair(text)
                 if memo[text] != text:
                     repaired[q] = memo[text]
-            seen, noise = self._treat(self.pixels(i))
+            treated, noise = self._clean_treated[i]
             verdicts.append([noise.kind, noise.severity])
-            identical += bool(np.array_equal(seen.tokens, self.clean_tokens[i]))
-            self._four(arms, questions, self.clean_tokens[i], seen.tokens, {}, repaired)
+            identical += bool(np.array_equal(treated, self.clean_tokens[i]))
+            self._four(arms, questions, self.clean_tokens[i], treated, {}, repaired)
             self.step(i + 1, len(self.mine))
         return {**self._done(arms), "verdicts": verdicts, "identical": identical, "repaired": repaired}
 
     def control(self, name: str) -> Part:
         """The questions without their picture: `name` of `CONTROLS`."""
-        arms, count = self._arms("plain"), len(self.mine)
-        blank = self.model.perceive(BLANK).tokens if name == "blank" else None
-        for i, questions in enumerate(self.mine):
-            tokens = blank
-            if name == "shuffled":  # another picture of the run, drawn for each
-                step = int(np.random.default_rng([self.plan.seed(i), 2]).integers(1, count))
-                tokens = self.clean_tokens[(i + step) % count]
-            self._mark(arms["plain"], questions, self._judged(tokens, questions, {}))
-            self.step(i + 1, count)
+        if name == "shuffled":
+            return self._shuffled()
+        # Nobody looks at anything of their own, so questions alike are asked once.
+        tokens = self.model.perceive(BLANK).tokens if name == "blank" else None
+        pairs = list(dict.fromkeys((q.text, q.answer) for q in self.plan.questions))
+        right: dict[tuple[str, str], bool] = {}
+        for at in range(0, len(pairs), TOGETHER):
+            some = pairs[at : at + TOGETHER]
+            right.update(zip(some, self.model.agrees(some, tokens), strict=True))
+            self.step(len(right), len(pairs))
+        return self._done({"plain": ["01"[right[q.text, q.answer]] for q in self.plan.questions]})
+
+    def _shuffled(self) -> Part:
+        arms = self._arms("plain")
+        about: dict[int, list[int]] = {}
+        for q, picture in enumerate(stand_ins(self.plan)):
+            about.setdefault(picture, []).append(q)
+        for done, (picture, questions) in enumerate(about.items(), 1):
+            self._mark(arms["plain"], questions, self._judged(self.clean_tokens[picture], questions, {}))
+            self.step(done, len(about))
         return self._done(arms)
 
     def image_noise(self, kind: str, severity: int, repaired: dict[int, str]) -> Part:
@@ -120,8 +148,7 @@ class Judge:
         for i, questions in enumerate(self.mine):
             self._four(arms, questions, noisy[i], treated[i], {}, repaired)
             self._mark(arms["shift"], questions, self._judged(shifted[i], questions, {}))
-            # The parts alone are measured on what a picture states, not on every question.
-            stated = [q for q in questions if self.plan.questions[q].dataset in ("templates", "cells")]
+            stated = [q for q in questions if self.plan.questions[q].dataset in STATED]
             for arm, view in views.items():
                 self._mark(arms[arm], stated, self._judged(view[i], stated, {}))
             self.step((i + 1) * 0.7 + count * 0.3, count)
@@ -138,8 +165,7 @@ class Judge:
                 if damaged[q] not in memo:
                     memo[damaged[q]] = self._repair(damaged[q])
                 repaired[q] = memo[damaged[q]]
-            treated = self._treat(self.pixels(i))[0].tokens
-            self._four(arms, chosen, self.clean_tokens[i], treated, damaged, repaired)
+            self._four(arms, chosen, self.clean_tokens[i], self._clean_treated[i][0], damaged, repaired)
             self.step(i + 1, len(self.mine))
         return {**self._done(arms), "damaged": damaged, "repaired": repaired}
 
@@ -197,7 +223,7 @@ class Judge:
     def _done(self, arms: dict[str, list[str]]) -> Part:
         return {"hits": {name: "".join(row) for name, row in arms.items()}}
 
-    def _treat(self, pixels: np.ndarray, perception: Perception | None = None) -> tuple[Treated, Noise]:
+    def _treat(self, pixels: np.ndarray, perception: Perception) -> tuple[Treated, Noise]:
         seen = treat_picture(self.model, self.prototypes, pixels, perception)
         assert seen.report.noise is not None, "prototypes name a noise"
         return seen, seen.report.noise

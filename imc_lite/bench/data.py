@@ -23,7 +23,7 @@ class Case:
     """One image and what may be asked about it."""
 
     path: Path
-    source: str  # vqa_rad | hannover_cxr | bccd | slake
+    source: str  # vqa_rad | slake, with questions of their own; hannover_cxr | bccd, or one of `asked.ASKED`
     labels: dict
     questions: tuple[dict, ...]  # question, answer, closed, type; the data set's own
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from imc_lite.bench.asked import ASKED, ask_findings
 from imc_lite.bench.data import Case
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.errors import ImcError
@@ -17,6 +18,7 @@ from imc_lite.noise.text import TEXT_KINDS
 KINDS = IMAGE_KINDS + TEXT_KINDS
 CELLS = 2  # questions about counts and places in one blood film
 FEWEST = 3  # pictures
+DAMAGED_SHARE = 0.2  # of the pictures with findings: their questions have few wordings, and repairs take long
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Options:
     severities: 1-5.
     limit: most pictures of one source; None takes all.
     questions: most of a data set's own questions about one picture.
-    text_questions: as many of a data set's own, and as many template questions, are damaged for one picture at most.
+    text_questions: as many of a data set's own, and as many other questions, are damaged for one picture at most.
     seed: of the noise and of every choice.
     """
 
@@ -44,7 +46,7 @@ class Question:
     """One question of a run.
 
     picture: index of its picture.
-    dataset: the data set whose own question it is, "templates" or "cells".
+    dataset: the data set whose own question it is, "templates", "cells", or what it asks about (see `asked`).
     closed: answered by yes or no.
     damaged: whether it is also asked with text noise.
     """
@@ -118,6 +120,11 @@ def make_plan(cases: list[Case], options: Options) -> Plan:
 
 def _ask(picture: int, case: Case, options: Options) -> list[Question]:
     rng = np.random.default_rng([_seed(options.seed, case.name), 1])
+    if case.source in ASKED:
+        rows = ask_findings(case.source, case.labels, rng)
+        most = options.text_questions if rng.random() < DAMAGED_SHARE else 0
+        picked = set(rng.permutation(len(rows))[:most].tolist())
+        return [Question(picture, *row, damaged=i in picked) for i, row in enumerate(rows)]
     own = [case.questions[i] for i in sorted(rng.permutation(len(case.questions))[: options.questions])]
     rows = [(case.source, q["closed"], q["question"], q["answer"]) for q in own]
     if case.source != "slake":

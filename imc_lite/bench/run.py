@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imc_lite.bench.conditions import ABLATED, CONTROLS, Judge, Part
+from imc_lite.bench.conditions import ABLATED, CONTROLS, STATED, Judge, Part
 from imc_lite.bench.digest import code_digest
 from imc_lite.bench.plan import Plan
 from imc_lite.bench.progress import Progress
@@ -92,10 +92,11 @@ class Run:
     def _cost(self, what: str) -> float:
         asked, pictures = len(self.plan.questions), len(self.plan.cases)
         damaged = sum(q.damaged for q in self.plan.questions)
+        stated = sum(q.dataset in STATED for q in self.plan.questions)
         return {
-            "clean": pictures * ENCODE + asked * (ANSWER + REPAIR / 2),
+            "clean": pictures * ENCODE + asked * ANSWER + len({q.text for q in self.plan.questions}) * REPAIR / 2,
             "control": asked * ANSWER,
             "image": pictures * 2 * ENCODE + asked * 3 * ANSWER,
-            "ablated": pictures * 3 * ENCODE + asked * 4.5 * ANSWER,
+            "ablated": pictures * 3 * ENCODE + (asked * 3 + stated * 1.5) * ANSWER,
             "text": damaged * (2 * ANSWER + REPAIR),
         }[what]
