@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,13 +19,18 @@ import pytest
 from PIL import Image
 
 from imc_lite import IMC, ImcError, load_image
+from imc_lite.bench.asked import ASKED, ELSEWHERE, KIND, PART
 from imc_lite.bench.benchmark import quick_cases
+from imc_lite.bench.conditions import BLANK, CONTROLS, Judge
+from imc_lite.bench.control import stand_ins
 from imc_lite.bench.data import EDITION, Case, edition_facts, load_edition, load_folder
+from imc_lite.bench.findings import NOT_SHOWN, TOPICS, facts
 from imc_lite.bench.plan import KINDS, Options, Plan, Question, make_plan
 from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import Report
 from imc_lite.bench.stats import Bootstrap, interval
 from imc_lite.bench.tables import compare, load_results, markdown
+from imc_lite.pdc.prototypes import load_prototypes
 
 ROOT = Path(__file__).parent.parent
 IMAGES = Path(__file__).parent / "images"
@@ -38,7 +44,7 @@ def imc_lite(*args: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(default_bundle, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A finished run of three packaged pictures: its folder, and what the command printed."""
+    """A finished run of nine packaged pictures: its folder, and what the command printed."""
     out = tmp_path_factory.mktemp("bench") / "out"
     done = imc_lite("bench", *SMALL, "-o", str(out))
     assert done.returncode == 0, done.stderr
@@ -146,8 +152,8 @@ def test_figures_are_consistent(results):
                 assert 0 <= low <= cell["accuracy"] <= high <= 1 and cell["n"] > 0
     impulse = results["conditions"][1]["arms"]
     assert set(impulse) == {"plain", "shift", "pdc", "sms", "imc", "restore"}
-    assert sum(n["pictures"] for n in results["data"]["sources"].values()) == 3
-    assert sum(results["confusion"]["impulse"].values()) == 3
+    assert sum(n["pictures"] for n in results["data"]["sources"].values()) == 9
+    assert sum(results["confusion"]["impulse"].values()) == 9
     questions = sum(n["questions"] for n in results["data"]["sources"].values())
     assert sum(row["n"] for row in results["groups"].values()) == questions
 
@@ -185,6 +191,39 @@ def test_a_treated_picture_is_the_one_that_answering_sees(default_bundle):
     assert np.array_equal(imc.see(pixels, perception).tokens, imc.see(pixels).tokens)
 
 
+@pytest.fixture(scope="module")
+def judge(default_model) -> Judge:
+    """Of two pictures of each of three sets with findings."""
+    cases = [c for c in load_edition() if c.source in ("nih_cxr", "dermoscopy", "nuclei")]
+    prototypes = load_prototypes(default_model.prototypes_file(), default_model.identity)
+    return Judge(default_model, prototypes, make_plan(cases, Options(limit=2)), lambda count, of: None)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_asks_every_question_about_what_it_shows(judge, name):
+    blank = judge.model.perceive(BLANK).tokens
+    shown = stand_ins(judge.plan)
+    right = ""
+    for question, other in zip(judge.plan.questions, shown, strict=True):
+        tokens = {"blank": blank, "shuffled": judge.clean_tokens[other], "text_only": None}[name]
+        right += "01"[judge.model.agrees([(question.text, question.answer)], tokens)[0]]
+    assert judge.control(name)["hits"]["plain"] == right
+
+
+def test_the_clean_pictures_are_encoded_once(judge, monkeypatch):
+    encoded = []
+    perceive = judge.model.perceive
+    monkeypatch.setattr(judge.model, "perceive", lambda image: encoded.append(1) or perceive(image))
+    fresh = Judge(judge.model, judge.prototypes, judge.plan, judge.step)
+    part = fresh.clean()
+    restored = sum(not np.array_equal(fresh._clean_treated[i][0], fresh.clean_tokens[i]) for i in range(6))
+    assert len(encoded) <= 6 + restored and part["identical"] == 6 - restored
+    encoded.clear()
+    fresh.control("shuffled")
+    fresh.text_noise("typo", 2)
+    assert not encoded
+
+
 def test_a_plan_depends_on_the_seed_alone():
     cases = load_edition()
     whole, part = make_plan(cases, Options()), make_plan(cases, Options(limit=3))
@@ -205,15 +244,116 @@ def test_the_edition_is_small_whole_and_licensed():
     cases = load_edition()
     named = {c.path for c in cases} | {EDITION / "bench.json", EDITION / "LICENSE"}
     assert set(files) == named
-    assert {c.source for c in cases} == {"vqa_rad", "bccd", "hannover_cxr"}
+    assert {c.source for c in cases} == {"vqa_rad", "bccd", "hannover_cxr", *ASKED}
     for case in cases:
         with Image.open(case.path) as picture:
             assert picture.format == "JPEG" and max(picture.size) <= 640
     licence = (EDITION / "LICENSE").read_text(encoding="utf-8")
-    for words in ("CC0 1.0", "MIT", "Creative Commons", "Attribution 3.0", "Hannover Medical", "Changes: resized"):
+    for words in (
+        "CC0 1.0", "MIT", "Creative Commons", "Attribution 3.0", "Hannover Medical", "Changes: resized",
+        "10.17632/rscbjbr9sj", "Attribution 4.0", "nihcc.app.box.com", "The NIH Clinical Center is the data provider",
+        "CVPR 2017", "Nickparvar", "International Skin Imaging Collaboration", "Wisconsin-Milwaukee", "Caicedo",
+    ):  # fmt: skip
         assert words in licence, words
-    assert len(quick_cases()) == len(edition_facts()["quick"]) == 20
+    assert set(re.findall(r"^(\w+)/ ", licence, flags=re.M)) == {c.source for c in cases}
+    assert len(quick_cases()) == len(edition_facts()["quick"]) == 32
+    assert {c.source for c in quick_cases()} == {c.source for c in cases}
     assert edition_facts()["held_out"] == {Path(c.name).name for c in cases if c.source == "vqa_rad"}
+
+
+def test_classes_of_the_edition_are_in_balance():
+    """As many pictures of every value, but for those without an ulcer and for a stain that is rare."""
+    known: dict[str, list[dict[str, str]]] = {}
+    for case in load_edition():
+        known.setdefault(case.source, []).append(facts(case.source, case.labels))
+    for source, topic, count in (
+        ("child_cxr", "cause", 9), ("nih_cxr", "pneumonia", 12), ("brain_mri", "tumour", 8),
+        ("dermoscopy", "lesion", 12), ("nuclei", "nuclei", 6),
+    ):  # fmt: skip
+        assert set(Counter(k[topic] for k in known[source]).values()) == {count}, source
+    assert Counter((k.get("height"), k.get("size")) for k in known["foot_photo"]) == {
+        ("upper", "small"): 6, ("upper", "large"): 6, ("lower", "small"): 6, ("lower", "large"): 6, (None, None): 2
+    }  # fmt: skip
+    assert Counter(k["stain"] for k in known["nuclei"]) == {"fluorescence": 11, "stained": 11, "brightfield": 2}
+    assert {name: len(rows) for name, rows in known.items() if name not in ASKED} == {
+        "vqa_rad": 54, "hannover_cxr": 22, "bccd": 28
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole() -> Plan:
+    """The plan of a run over the whole edition."""
+    return make_plan(load_edition(), Options())
+
+
+def test_findings_are_asked_of_every_picture_that_states_them(whole):
+    """Answers follow from the labels; to yes-or-no questions about a finding yes is right as often as no."""
+    asked: dict[int, list[Question]] = {}
+    for question in whole.questions:
+        asked.setdefault(question.picture, []).append(question)
+    for i, case in enumerate(whole.cases):
+        if case.source not in ASKED:
+            assert all(q.dataset in ("vqa_rad", "templates", "cells") for q in asked[i])
+            continue
+        known = facts(case.source, case.labels)
+        datasets = [q.dataset for q in asked[i]]
+        assert len({KIND, ELSEWHERE} & set(datasets)) == 1 and len(datasets) <= 5
+        for dataset, topic, forms in ASKED[case.source]:
+            mine = [q for q in asked[i] if q.dataset == dataset]
+            assert len(mine) == (len(forms) if topic in known else 0)
+            for q in mine:
+                _follows(q, topic, known[topic])
+        for q in asked[i]:
+            if q.dataset == KIND:
+                _follows(q, "kind", known["kind"])
+            if q.dataset == ELSEWHERE:
+                assert q.answer == NOT_SHOWN and PART[q.text] != known["organ"]
+    answers = Counter((q.group, q.answer) for q in whole.questions if q.closed)
+    for group in ("child pneumonia", "NIH pneumonia", "tumour", "skin lesion", "ulcer"):
+        assert answers[f"{group} closed", "yes"] == answers[f"{group} closed", "no"] >= 24
+
+
+def _follows(question: Question, topic: str, value: str) -> None:
+    if not question.closed:
+        assert question.text in TOPICS[topic].open and question.answer == value
+        return
+    about = {v for v, wordings in TOPICS[topic].closed.items() if question.text in wordings}
+    assert question.answer == ("yes" if value in about else "no") and len(about) == 1
+
+
+def test_text_noise_is_put_on_few_questions_about_findings(whole):
+    damaged = Counter(q.picture for q in whole.questions if q.damaged)
+    of_findings = [i for i in damaged if whole.cases[i].source in ASKED]
+    assert {damaged[i] for i in of_findings} == {1} and max(damaged.values()) == 2
+    pictures = sum(c.source in ASKED for c in whole.cases)
+    assert 0.1 < len(of_findings) / pictures < 0.3
+    assert sum(damaged.values()) <= 190  # as many as before there were such sets
+
+
+def test_the_other_picture_is_a_fair_control(whole):
+    """Of the same set for a finding; where that would change nothing, of another kind, or of the part asked about."""
+    shown = stand_ins(whole)
+    kinds = [facts(c.source, c.labels).get("kind") for c in whole.cases]
+    organs = [facts(c.source, c.labels)["organ"] for c in whole.cases]
+    of_a_picture: dict[int, set[int]] = {}
+    for question, other in zip(whole.questions, shown, strict=True):
+        mine = question.picture
+        assert other != mine
+        if question.dataset == KIND:
+            assert kinds[other] not in (None, kinds[mine])
+        elif question.dataset == ELSEWHERE:
+            assert organs[other] == PART[question.text]
+        elif whole.cases[mine].source in ASKED:
+            assert whole.cases[other].source == whole.cases[mine].source
+            of_a_picture.setdefault(mine, set()).add(other)
+        else:
+            assert whole.cases[other].source not in ASKED
+    assert all(len(others) == 1 for others in of_a_picture.values())
+    # It is drawn for each, not one neighbour for all.
+    assert len({(other - mine) for mine, (other,) in of_a_picture.items()}) > 20
+    # With one picture of each set there is no fair one, and still another one.
+    few = make_plan(load_edition(), Options(limit=1))
+    assert all(other != q.picture for q, other in zip(few.questions, stand_ins(few), strict=True))
 
 
 def test_packaging_carries_the_edition(tmp_path):

@@ -43,7 +43,7 @@ def test_an_encoder_that_names_noise_worse_is_not_written(default_bundle, tmp_pa
     """Rounded throughout, with ranges taken from grey pictures, it cuts off what others hold."""
     monkeypatch.setattr(quantize, "KEPT", "")
     monkeypatch.setattr(quantize, "samples", lambda _: [np.zeros((1, 3, 320, 320), np.float32)])
-    monkeypatch.setattr(quantize, "CALIBRATION", 130)
+    monkeypatch.setattr(quantize, "CALIBRATION", 247)
     with pytest.raises(ImcError, match="nothing is written"):
         quantize.quantize_encoder(default_bundle, tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -60,8 +60,8 @@ def test_only_the_known_encoder_is_quantized(default_bundle, tmp_path):
 def test_the_command_writes_a_bundle_that_takes_the_prototypes(
     default_bundle, default_model, chest, tmp_path, monkeypatch
 ):
-    """On every third of the packaged pictures; all of them take minutes."""
-    monkeypatch.setattr(quantize, "load_edition", lambda: load_edition()[::3])
+    """On every sixth of the packaged pictures; all of them take minutes."""
+    monkeypatch.setattr(quantize, "load_edition", lambda: load_edition()[::6])
     monkeypatch.setattr(quantize, "CALIBRATION", 24)
     folder = tmp_path / "model"
     done = CliRunner().invoke(cli, ["export", "default", "--precision", "int8", "-o", str(folder)])

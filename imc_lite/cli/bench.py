@@ -16,7 +16,7 @@ from imc_lite.errors import ImcError
 @click.option("--severity", "severities", type=int, multiple=True, help="1-5; may be repeated [2 and 4].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many pictures of each source.")
 @click.option("--questions", type=click.IntRange(1), default=4, show_default=True, help="Own questions of a picture.")
-@click.option("--quick", is_flag=True, help="20 packaged pictures at severity 4: a few minutes.")
+@click.option("--quick", is_flag=True, help="32 packaged pictures at severity 4: a few minutes.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
