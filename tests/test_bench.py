@@ -34,7 +34,7 @@ from imc_lite.pdc.prototypes import load_prototypes
 
 ROOT = Path(__file__).parent.parent
 IMAGES = Path(__file__).parent / "images"
-SMALL = ["--limit", "1", "--questions", "2", "--noise", "impulse", "--noise", "typo", "--severity", "4"]
+FEW = ("vqa_rad", "bccd", "nih_cxr")
 
 
 def imc_lite(*args: str) -> subprocess.CompletedProcess:
@@ -43,10 +43,24 @@ def imc_lite(*args: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def run(default_bundle, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
-    """A finished run of nine packaged pictures: its folder, and what the command printed."""
+def small(tmp_path_factory) -> list[str]:
+    """Options of a short run, over an edition of three of the packaged pictures."""
+    folder = tmp_path_factory.mktemp("edition")
+    rows = json.loads((EDITION / "bench.json").read_text(encoding="utf-8"))["cases"]
+    chosen = [next(row for row in rows if row["source"] == source) for source in FEW]
+    for row in chosen:
+        (folder / row["source"]).mkdir()
+        shutil.copy(EDITION / row["image"], folder / row["image"])
+    (folder / "bench.json").write_text(json.dumps({"cases": chosen}), encoding="utf-8")
+    less = ["--questions", "2", "--noise", "impulse", "--noise", "typo", "--severity", "4"]
+    return ["--data", str(folder), *less]
+
+
+@pytest.fixture(scope="module")
+def run(default_bundle, small, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A finished run of three packaged pictures: its folder, and what the command printed."""
     out = tmp_path_factory.mktemp("bench") / "out"
-    done = imc_lite("bench", *SMALL, "-o", str(out))
+    done = imc_lite("bench", *small, "-o", str(out))
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -65,8 +79,8 @@ def test_the_headline_is_on_stdout_and_progress_on_stderr(run):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, tmp_path):
-    command = [sys.executable, "-m", "imc_lite", "bench", *SMALL, "-o", str(tmp_path / "out")]
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, small, tmp_path):
+    command = [sys.executable, "-m", "imc_lite", "bench", *small, "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     part = tmp_path / "out" / "parts" / "shuffled.json"
     while not part.exists():
@@ -84,8 +98,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_parts_of_another_run_are_refused(run):
-    done = imc_lite("bench", *SMALL, "--seed", "1", "-o", str(run[0]))
+def test_parts_of_another_run_are_refused(run, small):
+    done = imc_lite("bench", *small, "--seed", "1", "-o", str(run[0]))
     assert done.returncode == 2 and "other pictures" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -113,10 +127,10 @@ def test_bad_input_is_one_line_and_code_2(name, tmp_path, default_bundle):
 
 
 @pytest.mark.slow
-def test_nothing_heavy_is_imported(run):
+def test_nothing_heavy_is_imported(run, small):
     """The run is finished, so this only takes its parts up, writes the report, and opens the model."""
     code = "import sys; from imc_lite.cli.main import cli; "
-    code += f"cli.main(['bench', *{SMALL!r}, '-o', {str(run[0])!r}], standalone_mode=False); "
+    code += f"cli.main(['bench', *{small!r}, '-o', {str(run[0])!r}], standalone_mode=False); "
     code += "print(sorted({'torch', 'transformers', 'triton', 'onnx', 'matplotlib', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -152,8 +166,11 @@ def test_figures_are_consistent(results):
                 assert 0 <= low <= cell["accuracy"] <= high <= 1 and cell["n"] > 0
     impulse = results["conditions"][1]["arms"]
     assert set(impulse) == {"plain", "shift", "pdc", "sms", "imc", "restore"}
-    assert sum(n["pictures"] for n in results["data"]["sources"].values()) == 9
-    assert sum(results["confusion"]["impulse"].values()) == 9
+    assert {"NIH pneumonia open", "NIH pneumonia closed", "templates open"} <= set(results["groups"])
+    stated = sum(n["n"] for g, n in results["groups"].items() if g.startswith(("templates", "cells")))
+    assert sum(impulse["restore"][g]["n"] for g in results["groups"] if g in impulse["restore"]) == stated
+    assert sum(n["pictures"] for n in results["data"]["sources"].values()) == 3
+    assert sum(results["confusion"]["impulse"].values()) == 3
     questions = sum(n["questions"] for n in results["data"]["sources"].values())
     assert sum(row["n"] for row in results["groups"].values()) == questions
 

@@ -18,7 +18,7 @@ from imc_lite.noise.text import TEXT_KINDS
 KINDS = IMAGE_KINDS + TEXT_KINDS
 CELLS = 2  # questions about counts and places in one blood film
 FEWEST = 3  # pictures
-DAMAGED_SHARE = 0.2  # of the pictures with findings: their questions have few wordings, and repairs take long
+DAMAGED_SHARE = 0.2  # of the pictures with findings, whose questions have few wordings
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def _ask(picture: int, case: Case, options: Options) -> list[Question]:
     rng = np.random.default_rng([_seed(options.seed, case.name), 1])
     if case.source in ASKED:
         rows = ask_findings(case.source, case.labels, rng)
+        # A repair takes several passes of the language model, so text noise takes fewer questions, here and below.
         most = options.text_questions if rng.random() < DAMAGED_SHARE else 0
-        picked = set(rng.permutation(len(rows))[:most].tolist())
+        picked = _pick(range(len(rows)), most, rng)
         return [Question(picture, *row, damaged=i in picked) for i, row in enumerate(rows)]
     own = [case.questions[i] for i in sorted(rng.permutation(len(case.questions))[: options.questions])]
     rows = [(case.source, q["closed"], q["question"], q["answer"]) for q in own]
@@ -133,12 +134,14 @@ def _ask(picture: int, case: Case, options: Options) -> list[Question]:
     if case.source == "bccd":
         boxes = [(k, (x0 + x1) / 2, (y0 + y1) / 2) for k, x0, y0, x1, y1 in case.labels["boxes"]]
         rows += [("cells", a in ("yes", "no"), q, a) for q, a in cell_questions(boxes, rng, CELLS)]
-    # A repair takes several passes of the language model, so text noise takes fewer questions of each kind.
-    kinds = ["own" if dataset == case.source else "template" for dataset, *_ in rows]
-    picked: set[int] = set()
-    for kind in ("own", "template"):
-        picked |= set(rng.permutation([i for i, k in enumerate(kinds) if k == kind])[: options.text_questions].tolist())
+    picked = _pick(range(len(own)), options.text_questions, rng)
+    picked |= _pick(range(len(own), len(rows)), options.text_questions, rng)
     return [Question(picture, *row, damaged=i in picked) for i, row in enumerate(rows)]
+
+
+def _pick(rows: range, most: int, rng: np.random.Generator) -> set[int]:
+    """At most so many of the rows, drawn."""
+    return set(rng.permutation(rows)[:most].tolist())
 
 
 def _seed(seed: int, name: str) -> int:
