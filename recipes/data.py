@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from asking import finding_questions
-from elsewhere import ask_elsewhere, clinicians
+from elsewhere import about_terms, ask_elsewhere, clinicians
 from schedule import TEXT
 from sets import Row
 from templates import image_questions
@@ -39,7 +39,7 @@ class Pack:
 
 
 def text_pairs(questions: list[str], rng: np.random.Generator, count: int) -> tuple[tuple[str, str], ...]:
-    """Assessment and repair pairs; a third of the repairs meet a clean question and must leave it alone."""
+    """Assessment and repair pairs; half of them meet a clean question, which is to be left alone."""
     pairs = []
     for _ in range(count):
         clean = questions[rng.integers(len(questions))]
@@ -49,9 +49,21 @@ def text_pairs(questions: list[str], rng: np.random.Generator, count: int) -> tu
             bad = bad if rng.random() < 0.5 else clean
             pairs.append((ASSESS.format(bad), "no" if bad == clean else "yes"))
         else:
-            bad = clean if rng.random() < 0.33 else bad
+            bad = clean if rng.random() < 0.5 else bad
             pairs.append((REPAIR.format(bad), clean))
     return tuple(pairs)
+
+
+def medical_terms() -> list[str]:
+    """The single words of medicine that the word list is built from."""
+    here = Path(__file__).parent
+    lines = [
+        line
+        for path in (here / "radiology_terms.txt", here / "terms/anatomy.txt", here / "terms/findings.txt")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    return sorted({word for line in lines for word in line.split()})
 
 
 def repair_questions(data: Path, cases: list[Case]) -> list[str]:
@@ -67,8 +79,9 @@ class PackMaker:
         """`order` names the row of every pack, or none (`schedule.order`)."""
         self.rows, self.order, self.seed = rows, order, seed
         own = {q["question"] for r in rows if r.split == "train" for q in r.questions}
-        self.text = sorted(own | set(slake))
-        self.clinicians = clinicians(self.text)
+        asked = sorted(own | set(slake))
+        self.text = asked + about_terms(medical_terms(), np.random.default_rng(seed), 2 * len(asked))
+        self.clinicians = clinicians(asked)
 
     def make(self, index: int) -> Pack:
         """The pack of this index."""

@@ -8,7 +8,7 @@ structures, findings and frames, and clinicians' own questions about one part of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from wordings import FOREIGN, WITHOUT_BONES
@@ -88,6 +88,12 @@ FRAMES = (
         *("Do you notice {}?", "Has the patient got {}?", "Is the finding {}?"),
     ),
 )
+TERM_FRAMES = (
+    *("Is there {first}?", "Is there {first} {second}?", "Is there {first} in the {thing}?", "Do you see {first}?"),
+    *("Is the {first} {thing} normal?", "Does this show {first} or {second}?", "Any {first} near the {thing}?"),
+    *("Is the {first} fractured?", "What is the {first} {thing}?", "Is {first} present on the left?"),
+    *("Are there signs of {first}?", "Where is the {first}?", "Is the {thing} {first}?", "Could this be {first}?"),
+)
 # What a clinician's question about one part of the body names, and no question about another does.
 NAMED = {
     "chest": r"lungs?|hearts?|cardiac|pleural?|pulmonary|pneumothora\w+|pneumonia|trachea\w*|ribs?|mediastin\w+",
@@ -136,3 +142,24 @@ def ask_elsewhere(
     which = int(rng.integers(3))
     thing = str(rng.choice(THINGS[part][which].split(", ")))
     return str(rng.choice(FRAMES[which])).format(thing), NOT_SHOWN
+
+
+def about_terms(terms: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
+    """Clean questions with words of medicine that no picture's question has, for the repair of questions.
+
+    A model that learns repair from the data sets' few thousand questions alone takes a rare word for a damaged common
+    one ("malar" for "molar").
+
+    Args:
+        terms: single words.
+        rng: draws them.
+        count: of questions.
+    """
+    found = []
+    for _ in range(count):
+        part = THINGS[str(rng.choice(list(THINGS)))]
+        first, second = rng.choice(terms, 2)
+        thing = str(rng.choice(part[0].split(", ")))
+        frame = str(rng.choice(TERM_FRAMES))
+        found.append(frame.format(first=first, second=second, thing=thing))
+    return found

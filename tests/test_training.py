@@ -13,6 +13,7 @@ from imc_lite.models.default.preprocess import preprocess
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import asking
 import batches
+import data
 import elsewhere
 import model as recipe
 import schedule
@@ -198,6 +199,15 @@ def test_what_is_asked_about_another_part_of_the_body():
     assert not any("brain" in t or "stroke" in t or "{" in t for t in texts)
     both = {elsewhere.ask_elsewhere("vqa_rad", "chest", own, rng)[0] for _ in range(3000)}
     assert not any("liver" in t or "lung" in t for t in both)
+
+
+def test_repair_is_taught_with_rare_words_too():
+    terms = data.medical_terms()
+    assert len(terms) > 2000 and all(" " not in t for t in terms)
+    asked = elsewhere.about_terms(terms, np.random.default_rng(0), 500)
+    assert len(set(asked)) > 490 and not any("{" in q for q in asked)
+    maker = data.PackMaker([], ["Is the lung normal?"], np.array([schedule.TEXT]), 0)
+    assert len(maker.text) == 3 and len(maker.make(0).pairs) == 5
 
 
 def test_ranges_of_nuclei():
