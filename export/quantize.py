@@ -33,7 +33,7 @@ from imc_lite.pdc.prototypes import load_prototypes
 
 KEPT = "blocks.2."  # the last part that stays float32
 BITS = 7  # of the weights
-CALIBRATION, SEED = 48, 0
+CALIBRATION, HELD, SEED = 48, 96, 0  # pictures that ranges are taken from, and that noise is named on
 MOST_LOST = 0.005  # of the share of pictures whose noise is named right
 
 
@@ -130,9 +130,9 @@ def quantize_graph(source: Path, destination: Path, pixels: Iterable[np.ndarray]
 
 
 def split(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
-    """Pictures that ranges are taken from, and the others."""
+    """Pictures that ranges are taken from, and others to name noise on."""
     order = np.random.default_rng(SEED).permutation(len(cases))
-    return [cases[i] for i in order[:CALIBRATION]], [cases[i] for i in order[CALIBRATION:]]
+    return [cases[i] for i in order[:CALIBRATION]], [cases[i] for i in order[CALIBRATION : CALIBRATION + HELD]]
 
 
 def samples(cases: Iterable[Case]) -> Iterator[np.ndarray]:
