@@ -245,10 +245,11 @@ def test_an_encoder_that_tells_nothing_apart_is_refused(clean_pictures):
 
 
 def test_prototypes_of_other_restorers_are_refused(imc, tmp_path):
-    # The packaged file is older than the restorers' version, and reads as the first.
-    assert "restorers" not in imc.prototypes.facts
-    replace(imc.prototypes, facts=imc.prototypes.facts | {"restorers": RESTORERS_VERSION}).save(tmp_path / "same")
-    assert load_prototypes(tmp_path / "same", imc.model.identity).facts["restorers"] == RESTORERS_VERSION
+    assert imc.prototypes.facts["restorers"] == RESTORERS_VERSION
+    # A file that is older than the restorers' version reads as the first.
+    old = {name: fact for name, fact in imc.prototypes.facts.items() if name != "restorers"}
+    replace(imc.prototypes, facts=old).save(tmp_path / "old")
+    assert "restorers" not in load_prototypes(tmp_path / "old", imc.model.identity).facts
     replace(imc.prototypes, facts=imc.prototypes.facts | {"restorers": "0"}).save(tmp_path / "other")
     with pytest.raises(ImcError, match="another version of the restorers"):
         load_prototypes(tmp_path / "other", imc.model.identity)
