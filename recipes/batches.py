@@ -39,11 +39,20 @@ class Batch:
     spans: list[tuple[int, int]]  # of every pair, its answer tokens
 
 
-def collate(packs: Sequence[Pack], words: Words, longest: int = LONGEST) -> Batch:
+def in_parts(packs: Sequence[Pack], words: Words, together: int) -> list[Batch]:
+    """The packs of one step as batches of at most `together`, packs of like length side by side."""
+    by_length = sorted(packs, key=lambda p: sum(len(q) + len(a) for q, a in p.pairs))
+    parts = [by_length[i : i + together] for i in range(0, len(packs), together)]
+    return [collate(part, words, of=len(packs)) for part in parts]
+
+
+def collate(packs: Sequence[Pack], words: Words, longest: int = LONGEST, of: int | None = None) -> Batch:
     """Put packs side by side; questions that would make a pack longer than `longest` are left out.
 
-    A pair's weight is 1 / sqrt(its answer's tokens), the mean over its pack's pairs, then over the packs.
+    A pair's weight is 1 / sqrt(its answer's tokens), the mean over its pack's pairs, then over the packs: these, or
+    `of` where they are a part of a step.
     """
+    of = of or len(packs)
     rows, where, truth, weight, spans = [], [], [], [], []
     for number, pack in enumerate(packs):
         start = len(words.prefix) + (0 if pack.view is None else ENCODER.tokens)
@@ -55,7 +64,7 @@ def collate(packs: Sequence[Pack], words: Words, longest: int = LONGEST) -> Batc
             spans.append((len(truth), len(truth) + len(answer)))
             where += [(number, first + i) for i in range(len(answer))]
             truth += answer
-            weight += [1 / math.sqrt(len(answer)) / len(kept) / len(packs)] * len(answer)
+            weight += [1 / math.sqrt(len(answer)) / len(kept) / of] * len(answer)
             segment = asked + answer[:-1]
             ids, owner = ids + segment, owner + [k] * len(segment)
             positions += range(start, start + len(segment))
@@ -94,17 +103,17 @@ def block_mask(owner: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=owner.device).masked_fill_(~visible, -1e4)[:, None]
 
 
-_make: Callable[[int], Batch]
+_make: Callable[[int], list[Batch]]
 
 
-def _made(step: int) -> Batch:
+def _made(step: int) -> list[Batch]:
     return _make(step)
 
 
 class Ahead:
-    """Batches made ahead by forked processes, if any. Start it before threads and a GPU are used."""
+    """Steps' batches made ahead by forked processes, if any. Start it before threads and a GPU are used."""
 
-    def __init__(self, make: Callable[[int], Batch], steps: range, workers: int) -> None:
+    def __init__(self, make: Callable[[int], list[Batch]], steps: range, workers: int) -> None:
         global _make
         _make = make
         self.steps, self.workers = iter(steps), workers
@@ -116,7 +125,7 @@ class Ahead:
         while self.pool and len(self.waiting) < 4 * self.workers and (step := next(self.steps, None)) is not None:
             self.waiting.append(self.pool.submit(_made, step))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         if self.pool is None:
             yield from map(_make, self.steps)
         while self.waiting:

@@ -25,7 +25,7 @@ from imc_lite.noise.text import TEXT_KINDS, apply_to_text
 
 ASSESS = "Is this question damaged? {}"
 REPAIR = "Repair this question: {}"
-FOREIGN_SHARE = 0.35  # of the packs, one question each
+FOREIGN_SHARE = 0.35  # of the packs with a picture, one question each
 WITH_TEMPLATES = ("vqa_rad", "hannover_cxr", "bccd")
 Pairs = tuple[tuple[str, str], ...]
 
@@ -75,9 +75,9 @@ def repair_questions(data: Path, cases: list[Case]) -> list[str]:
 class PackMaker:
     """Turns rows into packs; a pack depends on the seed and its index alone, so a run resumes anywhere."""
 
-    def __init__(self, rows: Sequence[Row], slake: list[str], order: np.ndarray, seed: int) -> None:
-        """`order` names the row of every pack, or none (`schedule.order`)."""
-        self.rows, self.order, self.seed = rows, order, seed
+    def __init__(self, rows: Sequence[Row], slake: list[str], order: np.ndarray, seed: int, foreign: float) -> None:
+        """`order` names the row of every pack, or none (`schedule.order`); `foreign` as FOREIGN_SHARE."""
+        self.rows, self.order, self.seed, self.foreign = rows, order, seed, foreign
         own = {q["question"] for r in rows if r.split == "train" for q in r.questions}
         asked = sorted(own | set(slake))
         self.text = asked + about_terms(medical_terms(), np.random.default_rng(seed), 2 * len(asked))
@@ -93,7 +93,7 @@ class PackMaker:
         view = draw_view(number, row.source, rng)
         labels = view_labels(view, row)
         pairs = questions(row, labels, rng)
-        if rng.random() < FOREIGN_SHARE:
+        if rng.random() < self.foreign:
             pairs.append(ask_elsewhere(row.source, facts(row.source, labels)["organ"], self.clinicians, rng))
         return Pack(view, tuple(pairs))
 

@@ -192,6 +192,17 @@ def adapter_state(projector: Projector, model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().to(torch.float16).contiguous() for k, v in state.items()}
 
 
+def load_adapter(projector: Projector, model: nn.Module, path: Path) -> None:
+    """Read what `adapter_state` gave into a projector and a model with adapters (`add_lora`)."""
+    state = load_file(path)
+    projector.load_state_dict({k: state[f"projector.{k}"].float() for k in projector.state_dict()})
+    for i, layer in enumerate(model.model.layers):
+        for short, name in LORA_TARGETS.items():
+            lora = layer.get_submodule(name)
+            lora.a.data.copy_(state[f"lora.layers.{i}.{short}.a"])
+            lora.b.data.copy_(state[f"lora.layers.{i}.{short}.b"].float() / lora.scale)
+
+
 def state_to_ship(encoder: Encoder, projector: Projector, model: nn.Module) -> dict[str, Tensor]:
     """Everything that is shipped, fp16: the file that bundles are built from."""
     return encoder_state(encoder) | adapter_state(projector, model)

