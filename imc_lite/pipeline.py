@@ -111,7 +111,7 @@ class IMC:
             ImcError: the image cannot be used, the model has no prototypes, or they were built with another window.
         """
         prototypes = self.noise_prototypes()
-        loaded = self._load(image, window, frame)
+        loaded = self.load(image, window, frame)
         return replace(inspect(self.model, prototypes, loaded.pixels), path=_path(image))
 
     def noise_prototypes(self) -> Prototypes:
@@ -133,7 +133,7 @@ class IMC:
         Raises:
             ImcError: it is shown with another window than its prototypes were built with.
         """
-        pixels = image if isinstance(image, np.ndarray) else self._load(image, None, None).pixels
+        pixels = image if isinstance(image, np.ndarray) else self.load(image).pixels
         return treat_picture(self.model, self.prototypes, pixels, perception)
 
     def restore(
@@ -147,7 +147,7 @@ class IMC:
             ImcError: as `inspect`.
         """
         prototypes = self.noise_prototypes()
-        return restore_picture(self.model, prototypes, self._load(image, window, frame).pixels)
+        return restore_picture(self.model, prototypes, self.load(image, window, frame).pixels)
 
     def answer(
         self,
@@ -189,7 +189,7 @@ class IMC:
         more = {"top_logprobs": top_logprobs} if top_logprobs else {}
         if more and "top_logprobs" not in signature(self.model.generate).parameters:
             raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
-        picture = self._load(image, window, frame)
+        picture = self.load(image, window, frame)
         loaded = time.perf_counter()
         deadline.check()
         seen = self.see(picture.pixels)
@@ -213,8 +213,12 @@ class IMC:
             top_logprobs=generation.top_logprobs,
         )
 
-    def _load(self, image: Source | LoadedImage, window: str | None, frame: int | None) -> LoadedImage:
-        """The picture, where the prototypes are for pictures that are shown so."""
+    def load(self, image: Source | LoadedImage, window: str | None = None, frame: int | None = None) -> LoadedImage:
+        """The picture, where the prototypes are for pictures that are shown so.
+
+        Raises:
+            ImcError: it cannot be used, or the prototypes were built with another window.
+        """
         loaded = image if isinstance(image, LoadedImage) else load_shown(image, window=window, frame=frame)
         if self.prototypes is not None:
             self.prototypes.check_window(loaded.window)

@@ -12,7 +12,6 @@ import numpy as np
 from imc_lite.errors import ImcError
 from imc_lite.gate.find import Candidate
 from imc_lite.images.dicom.image_pixel import NoPictureError
-from imc_lite.images.load import load_shown
 from imc_lite.pdc.treat import examine
 from imc_lite.pipeline import IMC
 from imc_lite.results import ImageReport
@@ -58,9 +57,7 @@ def judge(
         if candidate.error is not None:
             return Judged(candidate.path, error=candidate.error)
         try:
-            loaded = load_shown(candidate.path, window=window, frame=frame)
-            prototypes.check_window(loaded.window)
-            return loaded.pixels
+            return imc.load(candidate.path, window, frame).pixels
         except NoPictureError as error:
             return Judged(candidate.path, error=None if candidate.from_folder else str(error))
         except ImcError as error:
