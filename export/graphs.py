@@ -35,6 +35,7 @@ class DecoderConfig:
     rope_theta: float = 100000.0
     eps: float = 1e-5
     positions: int = 2048
+    rank: int = 16  # of the picture adapter in every linear
     accuracy_level: int = 4  # 4: activations in 8 bits too (fast); 1: float32 activations (exact, for tests)
 
 
@@ -152,12 +153,15 @@ def projector(hidden: int = 1152, out: int = 576) -> tuple[onnx.ModelProto, list
 
 
 def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
-    """A Llama decoder with 8-bit weights and a cache that is updated in place.
+    """A Llama decoder with 8-bit weights, a low-rank adapter that can be turned off, and a cache updated in place.
+
+    The adapter (LoRA, arXiv 2106.09685) is not merged: `x @ A.T`, times `adapter`, goes beside x into the product with
+    the weights, whose rows go on with B. Turned off it adds zeros.
 
     Inputs: inputs_embeds float32 [1, S, hidden]; position_ids int64 [1, S]; attention_bias float32 [1, 1, S, T]
     (0 or a large negative number; what no causal mask can say, such as candidates that must not see one
     another); seqlens_k int32 [1] = T - 1; total_length int32 [1] = T; where int64 [n], the positions whose
-    logits are wanted; past_{i}_k/v float32 [1, kv_heads, M, head_dim].
+    logits are wanted; adapter float32 [1], 1 or 0; past_{i}_k/v float32 [1, kv_heads, M, head_dim].
     Outputs: logits float32 [n, vocab]; present_{i}_k/v, bound to the same buffers as the past.
     """
     c, t = config, Template("decoder")
@@ -172,6 +176,7 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
         _value("seqlens_k", [1], TensorProto.INT32),
         _value("total_length", [1], TensorProto.INT32),
         _value("where", ["n"], TensorProto.INT64),
+        _value("adapter", [1]),
     ]
     outputs = [_value("logits", ["n", c.vocab])]
 
@@ -183,6 +188,14 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
         shape = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": c.accuracy_level}
         return t.add("MatMulNBits", [x, *weights], out, domain="com.microsoft", **shape)
 
+    def adapted(x: str, name: str, k: int, n: int, parts: int) -> str:
+        """A linear of `parts` that have an adapter each; the adapters' rows are filled up to whole blocks."""
+        rows = -(-parts * c.rank // BLOCK) * BLOCK
+        low = linear(x, f"{name}.low", k, rows, f"{name}.low.out")
+        low = t.add("Mul", [low, "adapter"], f"{name}.low.on")
+        x = t.add("Concat", [x, low], f"{name}.in", axis=-1)
+        return linear(x, name, k + rows, n, f"{name}.out")
+
     def skip_norm(residual: str, x: str, name: str) -> tuple[str, str]:
         outs = [f"{name}.out", "", "", f"{name}.sum"]
         inputs = [residual, x, t.weight(name, (c.hidden,))]
@@ -193,7 +206,7 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
     x = t.add("SimplifiedLayerNormalization", ["inputs_embeds", norm], "l0.norm1.out", axis=-1, epsilon=c.eps)
     residual = "inputs_embeds"
     for i in range(c.layers):
-        qkv = linear(x, f"l{i}.qkv", c.hidden, q_size + 2 * kv_size, f"l{i}.qkv.out")
+        qkv = adapted(x, f"l{i}.qkv", c.hidden, q_size + 2 * kv_size, 3)
         inputs += [_value(f"past_{i}_{s}", cache) for s in "kv"]
         outputs += [_value(f"present_{i}_{s}", cache) for s in "kv"]
         past = [f"past_{i}_k", f"past_{i}_v"]
@@ -206,14 +219,14 @@ def decoder(config: DecoderConfig) -> tuple[onnx.ModelProto, list[dict[str, Any]
             kv_num_heads=c.kv_heads,
             do_rotary=1,
         )
-        y = linear(attention, f"l{i}.o", q_size, c.hidden, f"l{i}.o.out")
+        y = adapted(attention, f"l{i}.o", q_size, c.hidden, 1)
         x, residual = skip_norm(residual, y, f"l{i}.norm2")
-        y = linear(x, f"l{i}.gu", c.hidden, 2 * c.inter, f"l{i}.gu.out")
+        y = adapted(x, f"l{i}.gu", c.hidden, 2 * c.inter, 2)
         t.add("Split", [y], [f"l{i}.gate", f"l{i}.up"], axis=-1)
         y = t.add("Sigmoid", [f"l{i}.gate"], f"l{i}.sigmoid")
         y = t.add("Mul", [f"l{i}.gate", y], f"l{i}.silu")
         y = t.add("Mul", [y, f"l{i}.up"], f"l{i}.gated")
-        y = linear(y, f"l{i}.down", c.inter, c.hidden, f"l{i}.down.out")
+        y = adapted(y, f"l{i}.down", c.inter, c.hidden, 1)
         x, residual = skip_norm(residual, y, f"l{i + 1}.norm1" if i + 1 < c.layers else "norm")
     # Two thirds of a short prompt's head work is saved by asking only for the positions that are read.
     x = t.add("Gather", [x, "where"], "picked", axis=1)

@@ -28,14 +28,15 @@ from imc_lite.models.greedy import log_softmax
 
 
 def float32_model(wheel: Path, weights: Path) -> torch.nn.Module:
-    """The base model with the adapter merged, in float32."""
+    """The base model with both adapters merged, as it answers about pictures, in float32."""
     with tempfile.TemporaryDirectory() as scratch:
         model, _ = load_language_model(wheel, Path(scratch), torch.float32)
     trained = load_file(weights)
     for i, layer in enumerate(model.model.layers):
         for short, path in LORA_TARGETS.items():
-            a, b = (trained[f"lora.layers.{i}.{short}.{m}"].float() for m in "ab")
-            layer.get_submodule(path).weight.data += b @ a
+            for adapter in ("text", "picture"):
+                a, b = (trained[f"{adapter}.layers.{i}.{short}.{m}"].float() for m in "ab")
+                layer.get_submodule(path).weight.data += b @ a
     return model
 
 
@@ -61,7 +62,7 @@ def main() -> None:
         count = len(embeds)
         with torch.no_grad():
             truth = torch.log_softmax(reference(inputs_embeds=torch.from_numpy(embeds)[None]).logits[0], -1).numpy()
-        decoder.begin(count)
+        decoder.begin(count, pictured=True)
         bias = np.zeros((count, count), np.float32)
         mine = log_softmax(decoder.run(embeds, np.arange(count), bias, np.arange(count)))
         agree = truth.argmax(1) == mine.argmax(1)

@@ -17,6 +17,7 @@ TABLE = ROOT / "recipes" / "README.md"
 FILES = {
     "weights": ("imc_lite/assets/default.safetensors",),
     "encoder": ("imc_lite/assets/default.safetensors",),  # its tensors alone: noise is named without the other ones
+    "encoder graph": ("imc_lite/assets/encoder.onnx", "imc_lite/assets/preprocessing.json"),
     "graphs": ("imc_lite/assets/*.onnx", "imc_lite/assets/layout.json", "imc_lite/assets/preprocessing.json"),
     "prototypes": ("imc_lite/assets/prototypes.safetensors",),
     "edition": ("imc_lite/assets/bench/**/*",),
@@ -29,7 +30,7 @@ FILES = {
 }
 TENSORS = {"encoder": "encoder."}  # of the files of a name, only tensors whose names begin so
 MODEL = ("weights", "graphs")
-ENCODER = ("encoder", "graphs")
+ENCODER = ("encoder", "encoder graph")
 IMC = (*MODEL, "prototypes", "words")
 
 
@@ -82,6 +83,8 @@ APART = {
     "pictures": "before training",
     "train the encoder": "makes the weights",
     "train": "makes the weights",
+    "train on": "makes the weights",
+    "set apart": "makes the weights",
     "ship": "makes the weights",
     "graph templates": "follow from the architecture",
     "word list": "reads no weights",

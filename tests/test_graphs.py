@@ -1,5 +1,6 @@
 """The hand-written graphs compute what torch computes."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -12,14 +13,14 @@ from imc_lite.export.graphs import DecoderConfig, decoder, encoder, projector
 from imc_lite.export.templates import ASSETS, write_templates
 
 from imc_lite.bundle.build import fill
-from imc_lite.bundle.weights import encoder_tensors, projector_tensors, quantize_8bit
+from imc_lite.bundle.weights import FUSED, adapter_beside, encoder_tensors, projector_tensors, quantize_8bit
 from imc_lite.models.default.decoder import Decoder
 from imc_lite.models.greedy import log_softmax
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import model as recipe
 
-TINY = DecoderConfig(2, 64, 4, 2, 16, 96, 160, 10000.0, 1e-5, 256, accuracy_level=1)
+TINY = DecoderConfig(2, 64, 4, 2, 16, 96, 160, 10000.0, 1e-5, 256, rank=6, accuracy_level=1)
 
 
 class _Silent:
@@ -90,7 +91,7 @@ def test_projector_equals_torch(tmp_path, shipped):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tiny random Llama in transformers, and its graph with the same 8-bit weights."""
+    """A tiny random Llama in transformers with an adapter and without, and its graph with the same 8-bit weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -103,30 +104,49 @@ def tiny(tmp_path_factory):
     llama = LlamaForCausalLM(config).eval()
     for p in llama.parameters():
         p.data.normal_(0, 0.3) if p.dim() == 2 else p.data.uniform_(0.5, 1.5)
+    adapted = copy.deepcopy(llama)
     tensors = {"norm": llama.model.norm.weight}
     angles = np.arange(c.positions)[:, None] * c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
     tensors |= {"cos": np.cos(angles), "sin": np.sin(angles)}
-    linears = {"head": [llama.lm_head]}
+    linears = {"head": ["lm_head"]}
+    trained = {}
     for i, layer in enumerate(llama.model.layers):
-        a, m = layer.self_attn, layer.mlp
-        linears |= {f"l{i}.qkv": [a.q_proj, a.k_proj, a.v_proj], f"l{i}.o": [a.o_proj]}
-        linears |= {f"l{i}.gu": [m.gate_proj, m.up_proj], f"l{i}.down": [m.down_proj]}
         tensors |= {f"l{i}.norm1": layer.input_layernorm.weight, f"l{i}.norm2": layer.post_attention_layernorm.weight}
+        for short, parts in FUSED.items():
+            linears[f"l{i}.{short}"] = [f"model.layers.{i}.{recipe.LORA_TARGETS[part]}" for part in parts]
+            for part in parts:
+                out, into = llama.get_submodule(f"model.layers.{i}.{recipe.LORA_TARGETS[part]}").weight.shape
+                trained[f"picture.layers.{i}.{part}.a"] = torch.randn(c.rank, into).numpy() * 0.2
+                trained[f"picture.layers.{i}.{part}.b"] = torch.randn(out, c.rank).numpy() * 0.2
     for name, parts in linears.items():
-        codes, scales = quantize_8bit(np.concatenate([p.weight.detach().numpy() for p in parts]))
+        weight = np.concatenate([llama.get_submodule(part).weight.detach().numpy() for part in parts])
+        into = weight.shape[1]
+        if name != "head":
+            layer, short = name.split(".")
+            down, up = adapter_beside(trained, int(layer[1:]), FUSED[short])
+            low, weight = quantize_8bit(down), np.concatenate([weight, up], 1)
+            tensors |= {f"{name}.low.q": low[0], f"{name}.low.s": low[1]}
+        codes, scales = quantize_8bit(weight)
         tensors |= {f"{name}.q": codes, f"{name}.s": scales}
-        at = 0
-        for part in parts:
-            rows = len(part.weight)
-            exact = (codes[at : at + rows].astype(np.float32) - 128) * scales[at : at + rows][..., None]
-            part.weight.data.copy_(torch.from_numpy(exact.reshape(rows, -1)))
-            at += rows
+        exact = torch.from_numpy(_exact(codes, scales))
+        of_parts = exact.split([len(llama.get_submodule(part).weight) for part in parts])
+        for part, rows in zip(parts, of_parts, strict=True):
+            llama.get_submodule(part).weight.data.copy_(rows[:, :into])
+            beside = rows[:, into:] @ torch.from_numpy(_exact(*low)) if name != "head" else 0
+            adapted.get_submodule(part).weight.data.copy_(rows[:, :into] + beside)
+    for mine, theirs in zip(adapted.parameters(), llama.parameters(), strict=True):
+        if mine.dim() == 1:
+            mine.data.copy_(theirs)
     arrays = {k: v.detach().numpy() if isinstance(v, torch.Tensor) else v for k, v in tensors.items()}
     named = ((k, v if v.dtype == np.uint8 else v.astype(np.float32)) for k, v in arrays.items())
     folder = tmp_path_factory.mktemp("tiny")
     session = _session(folder, "decoder", *decoder(c), named)
     shape = {"positions": c.positions, "kv_heads": c.kv_heads, "head_dim": c.head_dim, "layers": c.layers}
-    return llama, Decoder(session, shape)
+    return {False: llama, True: adapted}, Decoder(session, shape)
+
+
+def _exact(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    return ((codes.astype(np.float32) - 128) * scales[..., None]).reshape(len(codes), -1)
 
 
 def _torch_logits(llama, embeds: np.ndarray) -> np.ndarray:
@@ -134,12 +154,14 @@ def _torch_logits(llama, embeds: np.ndarray) -> np.ndarray:
         return llama(inputs_embeds=torch.from_numpy(embeds)[None]).logits[0].numpy()
 
 
+@pytest.mark.parametrize("pictured", [False, True])
 @pytest.mark.parametrize("split", [1, 3, 16, 17])
-def test_decoder_equals_transformers_however_it_is_fed(tiny, split):
-    llama, graph = tiny
+def test_decoder_equals_transformers_however_it_is_fed(tiny, split, pictured):
+    llamas, graph = tiny
     embeds = np.random.default_rng(split).normal(size=(17, 64)).astype(np.float32)
-    wanted = _torch_logits(llama, embeds)
-    graph.begin(17)
+    wanted = _torch_logits(llamas[pictured], embeds)
+    assert np.abs(wanted - _torch_logits(llamas[not pictured], embeds)).max() > 0.1
+    graph.begin(17, pictured)
     at = 0
     while at < 17:
         logits = graph.extend(embeds[at : at + split])
@@ -147,18 +169,19 @@ def test_decoder_equals_transformers_however_it_is_fed(tiny, split):
         np.testing.assert_allclose(logits[0], wanted[at - 1], atol=2e-3)
 
 
-def test_branches_see_the_prefix_and_themselves_only(tiny):
-    llama, graph = tiny
+@pytest.mark.parametrize("pictured", [False, True])
+def test_branches_see_the_prefix_and_themselves_only(tiny, pictured):
+    llamas, graph = tiny
     rng = np.random.default_rng(5)
     prefix = rng.normal(size=(9, 64)).astype(np.float32)
     branches = [rng.normal(size=(n, 64)).astype(np.float32) for n in (4, 1, 7)]
-    graph.begin(9 + 12)
+    graph.begin(9 + 12, pictured)
     graph.extend(prefix)
     for _ in range(2):  # a second round shows that the first left nothing in the cache
         got = graph.branch(np.concatenate(branches), [len(b) for b in branches])
         at = 0
         for branch in branches:
-            wanted = _torch_logits(llama, np.concatenate([prefix, branch]))[9:]
+            wanted = _torch_logits(llamas[pictured], np.concatenate([prefix, branch]))[9:]
             np.testing.assert_allclose(got[at : at + len(branch)], wanted, atol=2e-3)
             at += len(branch)
 

@@ -151,7 +151,7 @@ def test_what_was_asked_before_changes_no_score(default_bundle, default_model):
 
 
 def read_alone(decoder, embeds, keep):
-    decoder.begin(len(embeds))
+    decoder.begin(len(embeds), pictured=False)
     return decoder.extend(embeds, keep=keep)
 
 

@@ -17,6 +17,7 @@ import data
 import elsewhere
 import model as recipe
 import schedule
+import set_apart
 import tasks
 import train
 import views
@@ -104,6 +105,30 @@ def test_an_adapter_that_was_written_is_gone_on_from(trainee, tmp_path):
     assert len(wanted) > 20
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_set_apart_and_the_text_adapter_are_the_adapter():
+    rng = np.random.default_rng(0)
+    shapes = {f"layers.{i}.{s}": (24, 40) for i in range(2) for s in recipe.LORA_TARGETS}
+
+    def adapter(name: str) -> dict[str, np.ndarray]:
+        sides = [(f"{name}.{k}.a", (4, into)) for k, (_, into) in shapes.items()]
+        sides += [(f"{name}.{k}.b", (out, 4)) for k, (out, _) in shapes.items()]
+        return {k: rng.normal(size=shape).astype(np.float16) for k, shape in sides}
+
+    text, trained = adapter("text"), adapter("lora")
+    whole, half = set_apart.beyond(trained, text, 8), set_apart.beyond(trained, text, 4)
+    assert {k: v for k, v in whole.items() if k.startswith("text.")}.keys() == text.keys()
+    for linear in shapes:
+        wanted, words, exact, near = (
+            s[f"{n}.{linear}.b"].astype(np.float64) @ s[f"{n}.{linear}.a"].astype(np.float64)
+            for n, s in (("lora", trained), ("text", text), ("picture", whole), ("picture", half))
+        )
+        np.testing.assert_allclose(words + exact, wanted, atol=0.05)
+        lost = np.linalg.svd(wanted - words, compute_uv=False)[4:]
+        assert np.linalg.norm(words + near - wanted) == pytest.approx(np.linalg.norm(lost), rel=0.01)
+    middle = set_apart.between({"x": np.float16([1.0])}, {"x": np.float16([3.0])}, 0.25)
+    assert middle["x"] == 1.5
 
 
 def test_half_precision_learns_too(trainee):

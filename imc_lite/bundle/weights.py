@@ -5,13 +5,14 @@ GGUF: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 BLOCK = 32
+FUSED = {"qkv": ("q", "k", "v"), "o": ("o",), "gu": ("gate", "up"), "down": ("down",)}  # linears of one product
 Named = tuple[str, np.ndarray]
 
 
@@ -40,32 +41,44 @@ def projector_tensors(trained: dict[str, np.ndarray]) -> Iterator[Named]:
 
 
 def decoder_tensors(reader: Any, trained: dict[str, np.ndarray], positions: int) -> Iterator[Named]:
-    """Base weights with the adapter merged in float32, 8-bit by blocks of 32; the Q8_0 head carries over exactly.
+    """Base weights with the text adapter merged in float32, and the picture adapter beside them; 8-bit by blocks of
+    32. The Q8_0 head carries over exactly.
 
     Args:
         reader: an open `gguf.GGUFReader` of a Llama-type model.
-        trained: `lora.layers.{i}.{q,k,v,o,gate,up,down}.{a,b}`; W = W_base + b @ a.
+        trained: `{text,picture}.layers.{i}.{q,k,v,o,gate,up,down}.{a,b}`; W = W_base + b @ a of the text adapter.
         positions: rows of the rotary tables.
     """
     config = decoder_config(reader)
     tensors = {t.name: t for t in reader.tensors}
     yield from _rotary(config["head_dim"], config["rope_theta"], positions)
     for i in range(config["layers"]):
-        parts = {n: merged_linear(tensors, trained, config, i, n) for n in ("q", "k", "v", "o", "gate", "up", "down")}
-        fused = {
-            "qkv": np.concatenate([parts["q"], parts["k"], parts["v"]]),
-            "o": parts["o"],
-            "gu": np.concatenate([parts["gate"], parts["up"]]),
-            "down": parts["down"],
-        }
-        for name, weight in fused.items():
-            codes, scales = quantize_8bit(weight)
-            yield f"l{i}.{name}.q", codes
-            yield f"l{i}.{name}.s", scales
+        for name, parts in FUSED.items():
+            weight = np.concatenate([merged_linear(tensors, trained, config, i, part) for part in parts])
+            down, up = adapter_beside(trained, i, parts)
+            for short, array in ((f"{name}.low", down), (name, np.concatenate([weight, up], 1))):
+                codes, scales = quantize_8bit(array)
+                yield f"l{i}.{short}.q", codes
+                yield f"l{i}.{short}.s", scales
         yield f"l{i}.norm1", np.array(tensors[f"blk.{i}.attn_norm.weight"].data, np.float32)
         yield f"l{i}.norm2", np.array(tensors[f"blk.{i}.ffn_norm.weight"].data, np.float32)
     yield "norm", np.array(tensors["output_norm.weight"].data, np.float32)
     yield from _head(tensors["token_embd.weight"])
+
+
+def adapter_beside(trained: dict[str, np.ndarray], layer: int, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The picture adapters of fused linears as one: float32 A [rank of all in whole blocks, in] and B [out, the same],
+    each part's rows and columns apart from the others'."""
+    pairs = [[trained[f"picture.layers.{layer}.{part}.{m}"].astype(np.float32) for m in "ab"] for part in parts]
+    rank = -(-sum(len(a) for a, _ in pairs) // BLOCK) * BLOCK
+    down = np.zeros((rank, pairs[0][0].shape[1]), np.float32)
+    up = np.zeros((sum(len(b) for _, b in pairs), rank), np.float32)
+    row = column = 0
+    for a, b in pairs:
+        down[column : column + len(a)] = a
+        up[row : row + len(b), column : column + len(a)] = b
+        row, column = row + len(b), column + len(a)
+    return down, up
 
 
 def decoder_config(reader: Any) -> dict[str, Any]:
@@ -90,7 +103,7 @@ def decoder_config(reader: Any) -> dict[str, Any]:
 def merged_linear(
     tensors: dict[str, Any], trained: dict[str, np.ndarray], config: dict[str, Any], layer: int, name: str
 ) -> np.ndarray:
-    """One linear of one layer, float32 [out, in], adapter merged."""
+    """One linear of one layer, float32 [out, in], text adapter merged."""
     from gguf.quants import dequantize
 
     stored = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}.get(name, f"ffn_{name}")
@@ -101,7 +114,7 @@ def merged_linear(
         heads = config["heads"] if name == "q" else config["kv_heads"]
         pairs = weight.reshape(heads, config["head_dim"] // 2, 2, -1)
         weight = pairs.swapaxes(1, 2).reshape(weight.shape)
-    a, b = (trained[f"lora.layers.{layer}.{name}.{m}"].astype(np.float32) for m in "ab")
+    a, b = (trained[f"text.layers.{layer}.{name}.{m}"].astype(np.float32) for m in "ab")
     return weight + b @ a
 
 

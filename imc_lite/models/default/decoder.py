@@ -28,13 +28,20 @@ class Decoder:
         self._deadline = NEVER
         self._kept: dict[bytes, list[np.ndarray]] = {}
 
-    def begin(self, length: int, deadline: Deadline = NEVER) -> None:
-        """Empty the cache and make room for `length` positions; `deadline` ends the passes that follow.
+    def begin(self, length: int, pictured: bool, deadline: Deadline = NEVER) -> None:
+        """Empty the cache and make room for `length` positions.
+
+        Args:
+            length: of the whole sequence.
+            pictured: whether there is a picture in it: the adapter that has learnt pictures is on for all of it then,
+                and off otherwise, so that what is done with words alone does not depend on it.
+            deadline: ends the passes that follow.
 
         Raises:
             ImcError: they are more than the model holds.
         """
         self._deadline = deadline
+        self._adapter = np.array([pictured], np.float32)
         if length > self.shape["positions"]:
             raise ImcError(
                 f"the question takes {length} tokens with its answer, the model holds {self.shape['positions']}; "
@@ -125,6 +132,7 @@ class Decoder:
             "seqlens_k": np.array([total - 1], np.int32),
             "total_length": np.array([total], np.int32),
             "where": where.astype(np.int64),
+            "adapter": self._adapter,
         }
         for name, value in feeds.items():
             self.binding.bind_cpu_input(name, value)

@@ -94,7 +94,7 @@ class OrtMLLM(BaseMLLM):
         with self._turn:
             decoder = self.decoder
             embeds = self.prompt_embeds(prompt, tokens)
-            decoder.begin(len(embeds) + max_new_tokens, deadline)
+            decoder.begin(len(embeds) + max_new_tokens, tokens is not None, deadline)
             return greedy(
                 decoder.extend(embeds, keep=BEGINNING if tokens is None else 0)[0],
                 lambda token: decoder.extend(self.embed([token]))[0],
@@ -119,7 +119,8 @@ class OrtMLLM(BaseMLLM):
                 prefix = self.prompt_embeds(prompt, tokens)
                 whole = np.concatenate([prefix, self.embed(shared)]) if shared else prefix
                 rest = [len(w) - len(shared) + 1 for w in wanted]
-                decoder.begin(len(whole) + max(min(sum(rest), positions - len(whole)), *rest), deadline)
+                room = max(min(sum(rest), positions - len(whole)), *rest)
+                decoder.begin(len(whole) + room, tokens is not None, deadline)
                 keep = BEGINNING if tokens is None else 0
                 return log_softmax(decoder.extend(whole, last=len(shared) + 1, keep=keep))
 
@@ -147,10 +148,12 @@ class OrtMLLM(BaseMLLM):
                     if sum(len(asked) + len(answer) for asked, answer in (*chunk, row)) > BESIDE:
                         break
                     chunk.append(row)
-                hits += self._first_choices(prefix, chunk)
+                hits += self._first_choices(prefix, chunk, tokens is not None)
         return hits
 
-    def _first_choices(self, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]]) -> list[bool]:
+    def _first_choices(
+        self, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]], pictured: bool
+    ) -> list[bool]:
         segments: list[list[int]] = []
         where: list[int] = []
         wanted: list[int] = []
@@ -162,7 +165,7 @@ class OrtMLLM(BaseMLLM):
             wanted += answer
             segments.append([*asked, *answer[:-1]])
             at += len(segments[-1])
-        self.decoder.begin(len(prefix) + at)
+        self.decoder.begin(len(prefix) + at, pictured)
         self.decoder.extend(prefix)
         embeds = self.embed([i for segment in segments for i in segment])
         first = self.decoder.branch(embeds, [*map(len, segments)], where).argmax(1) == np.array(wanted)

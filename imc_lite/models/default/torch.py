@@ -27,7 +27,8 @@ Weights = dict[str, torch.Tensor]
 class DefaultTorchMLLM(TorchMLLM):
     """The weights that `imc_lite.models.default.onnx.OrtMLLM` runs, from the same files, with the same prototypes.
 
-    Encoder and projector stay float32, noise is read from them; the language model's 8-bit weights are unpacked.
+    Encoder and projector stay float32, noise is read from them; the language model's 8-bit weights are unpacked. Its
+    adapter is on where a prompt has a picture.
     """
 
     statistics: str = "quadrants"
@@ -71,6 +72,9 @@ class DefaultTorchMLLM(TorchMLLM):
         embeds = [table(torch.tensor(ids, device=self.device)) for ids in (parts["prefix"], words)]
         if tokens is not None:
             embeds.insert(1, project(self._tensor(tokens), self._projector).to(self.dtype))
+        for module in self.model.modules():
+            if isinstance(module, AdaptedLinear):
+                module.adapted = tokens is not None
         length, limit = sum(map(len, embeds)), self.config["decoder"]["positions"]
         if length + room > limit:
             raise ImcError(
@@ -103,10 +107,13 @@ class DefaultTorchMLLM(TorchMLLM):
             max_position_embeddings=shape["positions"],
             tie_word_embeddings=True,
         )
+        weights = _llama(self._read("decoder"), shape)
         with torch.device("meta"):
             model = LlamaForCausalLM(config)
+            for name in [name for name, part in model.named_modules() if f"{name}.down" in weights]:
+                model.set_submodule(name, AdaptedLinear(*(weights[f"{name}.{n}"].shape for n in ("up", "down"))))
         model.to_empty(device=self.device)
-        model.load_state_dict(_llama(self._read("decoder"), shape), strict=False)
+        model.load_state_dict(weights, strict=False)
         model.tie_weights()
         # Tables that are no weights are lost on the meta device.
         model.model.rotary_emb = type(model.model.rotary_emb)(config).to(self.device)
@@ -122,6 +129,27 @@ class DefaultTorchMLLM(TorchMLLM):
             part = memory[entry["offset"] : entry["offset"] + count].view(entry["dtype"]).reshape(entry["shape"])
             found[entry["name"]] = torch.from_numpy(np.array(part)).to(self.device)
         return found
+
+
+class AdaptedLinear(torch.nn.Module):
+    """A linear without bias, and a low-rank adapter (LoRA, arXiv 2106.09685) that can be turned off.
+
+    Attributes:
+        adapted: whether it is on.
+    """
+
+    adapted: bool = False
+
+    def __init__(self, up: torch.Size, down: torch.Size) -> None:
+        """Make room for the weights, given the shapes [out, rank] and [rank, in] of the adapter."""
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(up[0], down[1]))
+        self.up, self.down = torch.nn.Parameter(torch.empty(up)), torch.nn.Parameter(torch.empty(down))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., in] -> [..., out]"""
+        y = F.linear(x, self.weight)
+        return y + F.linear(F.linear(x, self.down), self.up) if self.adapted else y
 
 
 def encode(pixels: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,22 +189,29 @@ def project(tokens: torch.Tensor, weights: Weights) -> torch.Tensor:
 
 
 def _llama(weights: Weights, shape: dict[str, Any]) -> Weights:
-    """The decoder's 8-bit blocks as transformers names and parts them."""
+    """The decoder's 8-bit blocks as transformers names and parts them, adapters as `AdaptedLinear` does."""
 
     def full(name: str) -> torch.Tensor:
         codes, scales = weights[f"{name}.q"], weights[f"{name}.s"]
         return ((codes.float() - 128) * scales[..., None]).flatten(1)
 
-    rows = [shape["heads"] * shape["head_dim"], *[shape["kv_heads"] * shape["head_dim"]] * 2]
     found = {"model.embed_tokens.weight": full("head"), "model.norm.weight": weights["norm"]}
+    rows = [shape["heads"] * shape["head_dim"], *[shape["kv_heads"] * shape["head_dim"]] * 2]
+    fused = {
+        "qkv": {f"self_attn.{n}_proj": count for n, count in zip("qkv", rows, strict=True)},
+        "o": {"self_attn.o_proj": shape["hidden"]},
+        "gu": {f"mlp.{n}_proj": shape["inter"] for n in ("gate", "up")},
+        "down": {"mlp.down_proj": shape["hidden"]},
+    }
     for i in range(shape["layers"]):
         layer = f"model.layers.{i}"
-        parts = dict(zip(("q_proj", "k_proj", "v_proj"), full(f"l{i}.qkv").split(rows), strict=True))
-        found |= {f"{layer}.self_attn.{n}.weight": w for n, w in parts.items()}
-        found[f"{layer}.self_attn.o_proj.weight"] = full(f"l{i}.o")
-        gate, up = full(f"l{i}.gu").chunk(2)
-        found |= {f"{layer}.mlp.gate_proj.weight": gate, f"{layer}.mlp.up_proj.weight": up}
-        found[f"{layer}.mlp.down_proj.weight"] = full(f"l{i}.down")
+        for short, parts in fused.items():
+            down, whole = full(f"l{i}.{short}.low"), full(f"l{i}.{short}")
+            for name, part in zip(parts, whole.split([*parts.values()]), strict=True):
+                linear = f"{layer}.{name}"
+                # What goes into the product is the linear's own input, then the adapter's rows.
+                found[f"{linear}.weight"], found[f"{linear}.up"] = part.split([down.shape[1], len(down)], 1)
+                found[f"{linear}.down"] = down
         found[f"{layer}.input_layernorm.weight"] = weights[f"l{i}.norm1"]
         found[f"{layer}.post_attention_layernorm.weight"] = weights[f"l{i}.norm2"]
     return found
