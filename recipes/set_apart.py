@@ -1,12 +1,10 @@
-"""The picture adapter that is shipped: what trained adapters know beyond the text adapter, at a lower rank.
+"""The weights that are shipped: what a trained adapter knows beyond the text adapter stands beside it, at a lower rank.
 
-    python recipes/set_apart.py --text TEXT_ADAPTER --encoder runs/encoder/encoder.safetensors \\
-        --adapters runs/default/adapter.safetensors runs/more/adapter.safetensors --share 0.5 -o runs/default.safetensors
+    python recipes/set_apart.py --text imc_lite/assets/default.safetensors --encoder runs/encoder/encoder.safetensors \\
+        --adapter runs/more/adapter.safetensors -o runs/default.safetensors
 
-Both adapters were trained on the base weights, so the text adapter, which is merged with them, is taken off again:
-b @ a - b_text @ a_text, of which the best approximation of a lower rank is kept (Eckart and Young 1936). Between two
-adapters of which the second was trained on from the first, a point on the line is taken (Wortsman et al. 2022,
-arXiv 2109.01903).
+The adapter was trained on the base weights, with which the text adapter is merged, so that is taken off again:
+b @ a - b_text @ a_text, of which the nearest matrix of a lower rank is kept (Eckart and Young 1936).
 """
 
 from __future__ import annotations
@@ -21,11 +19,6 @@ from safetensors.numpy import load_file, save_file
 Tensors = dict[str, np.ndarray]
 
 
-def between(first: Tensors, second: Tensors, share: float) -> Tensors:
-    """Of every tensor, `share` of the second and the rest of the first, float64."""
-    return {name: (1 - share) * value.astype(np.float64) + share * second[name] for name, value in first.items()}
-
-
 def beyond(adapter: Tensors, text: Tensors, rank: int) -> Tensors:
     """The text adapter as it is, and what the other one is beyond it, `rank` rows a linear: float16, by the names that
     bundles are built from."""
@@ -33,8 +26,8 @@ def beyond(adapter: Tensors, text: Tensors, rank: int) -> Tensors:
     layers = 1 + max(int(name.split(".")[2]) for name in text)
     for linear in (f"layers.{i}.{short}" for i in range(layers) for short in LORA_TARGETS):
         taken = {m: text[f"text.{linear}.{m}"] for m in "ab"}
-        a = np.concatenate([adapter[f"lora.{linear}.a"], taken["a"].astype(np.float64)])
-        b = np.concatenate([adapter[f"lora.{linear}.b"], -taken["b"].astype(np.float64)], 1)
+        a = np.concatenate([adapter[f"lora.{linear}.a"], taken["a"]], dtype=np.float64)
+        b = np.concatenate([adapter[f"lora.{linear}.b"], -taken["b"]], 1, dtype=np.float64)
         found |= {f"text.{linear}.{m}": value for m, value in taken.items()}
         found |= {f"picture.{linear}.{m}": value for m, value in zip("ab", truncated(a, b, rank), strict=True)}
     return found
@@ -52,14 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help="safetensors with the text adapter, `text.*`")
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--adapters", type=Path, nargs=2, required=True, help="two adapter.safetensors of train.py")
-    parser.add_argument("--share", type=float, required=True, help="of the second")
+    parser.add_argument("--adapter", type=Path, required=True, help="adapter.safetensors of train.py")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    adapter = between(*(load_file(path) for path in args.adapters), args.share)
+    adapter = load_file(args.adapter)
     text = {name: value for name, value in load_file(args.text).items() if name.startswith("text.")}
-    projector = {k: v.astype(np.float16) for k, v in adapter.items() if k.startswith("projector.")}
+    projector = {name: value for name, value in adapter.items() if name.startswith("projector.")}
     save_file(load_file(args.encoder) | projector | beyond(adapter, text, args.rank), args.out)
 
 

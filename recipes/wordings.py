@@ -37,9 +37,27 @@ TOPICS = {
             "What is the modality?",
             "What imaging technique is this?",
             "Name the kind of image.",
+            "State the modality.",
+            "Identify the type of this medical image.",
+            "Tell what kind of scan or photograph this is.",
+            "Say which imaging method was used here.",
+            "Classify this picture by modality.",
+            "Which of ct, mri, x-ray, microscopy, dermoscopy and photograph is this?",
+            "With what technique was the image acquired?",
             "Is this ct, mri, x-ray, microscopy, dermoscopy or a photograph?",
         ),
-        forms(("Is this {}?", "Is this image {}?", "Is the picture {}?", "Do you see {}?", "Is it {}?"), KINDS),
+        forms(
+            (
+                "Is this {}?",
+                "Is this image {}?",
+                "Is the picture {}?",
+                "Do you see {}?",
+                "Is it {}?",
+                "Does this look like {}?",
+                "Am I looking at {}?",
+            ),
+            KINDS,
+        ),
     ),
     "organ": Topic(
         (
@@ -50,8 +68,15 @@ TOPICS = {
             "Which organ or part is this: head, chest, abdomen, blood, skin, foot or cells?",
             "What is pictured here?",
             "What was imaged?",
+            "Name the body region.",
+            "State what is pictured.",
+            "Identify the organ or part of the body.",
+            "Say which part of the body was examined.",
         ),
-        forms(("Does this show {}?", "Is this a picture of {}?", "Is {} shown here?", "Do we see {}?"), PARTS),
+        forms(
+            ("Does this show {}?", "Is this a picture of {}?", "Is {} shown here?", "Do we see {}?", "Was {} imaged?"),
+            PARTS,
+        ),
     ),
     "pneumonia": Topic(
         (

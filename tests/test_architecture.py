@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Folders of the repository and what they are once installed.
 PACKAGES = {"imc_lite": "imc_lite", "kernels": "imc_lite.kernels", "export": "imc_lite.export"}
 NO_ROOMS = {"imc_lite", "imc_lite.__main__", "imc_lite.assets"}  # table of contents, the command, files
-DATA = {"imc_lite/noise/shorthand.py"}  # a table, however long
+DATA = {"imc_lite/noise/shorthand.py", "recipes/wordings.py"}  # tables, however long
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 

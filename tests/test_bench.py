@@ -25,6 +25,7 @@ from imc_lite.bench.conditions import BLANK, CONTROLS, Judge
 from imc_lite.bench.control import stand_ins
 from imc_lite.bench.data import EDITION, Case, edition_facts, load_edition, load_folder
 from imc_lite.bench.findings import NOT_SHOWN, TOPICS, facts
+from imc_lite.bench.html import POLICY
 from imc_lite.bench.plan import KINDS, Options, Plan, Question, make_plan
 from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import Report
@@ -551,7 +552,9 @@ def test_the_report_in_a_browser(run, tmp_path, width):
         "<script>onload=()=>{const d=document.documentElement,bad=[...document.images].filter(i=>!i.naturalWidth);"
         "document.title=`wide ${d.scrollWidth-d.clientWidth} broken ${bad.length}`}</script></body>"
     )
-    probe.write_text(page.read_text(encoding="utf-8").replace("</body>", check), encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert POLICY in text  # which forbids the probe's script
+    probe.write_text(text.replace(POLICY, "").replace("</body>", check), encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1400", "--hide-scrollbars"]

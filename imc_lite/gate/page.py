@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from imc_lite import __version__
-from imc_lite.bench.page import STYLE
+from imc_lite.bench.html import document, table
 from imc_lite.errors import shown
 from imc_lite.files import write_atomically
 from imc_lite.gate.drift import Drift
@@ -15,9 +14,6 @@ from imc_lite.gate.plots import distribution_plot, drift_plot, kinds_plot
 from imc_lite.gate.statistics import Distribution
 from imc_lite.gate.tally import GRADABLE, MOST_LISTED, Tally, kind_rows, summary_lines
 from imc_lite.pipeline import IMC
-
-# A browser then loads nothing for this page, whatever a name in it may hold.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(tally: Tally, imc: IMC, *, ruled: bool, drift: Drift | None = None) -> str:
@@ -32,7 +28,7 @@ def page(tally: Tally, imc: IMC, *, ruled: bool, drift: Drift | None = None) -> 
     matcher = imc.noise_prototypes().matcher
     limits = {"in distribution": matcher.in_distribution_limit, "unknown": matcher.unknown_limit}
     lines = "".join(f"<p>{escape(line)}</p>" for line in summary_lines(tally, ruled))
-    sections = [("Verdicts", _table(kind_rows(tally)) + lines)]
+    sections = [("Verdicts", table(kind_rows(tally)) + lines)]
     if tally.pictures:
         then = drift.then.out_of_distribution_score if drift else None
         sections.append(("Kinds of noise", kinds_plot(tally)))
@@ -47,14 +43,8 @@ def page(tally: Tally, imc: IMC, *, ruled: bool, drift: Drift | None = None) -> 
     if drift:
         sections.append(("Since the baseline", _drift(drift)))
     sections.append((_listed_title(tally, ruled), _listed(tally)))
-    body = "".join(f"<h2>{escape(title)}</h2>{content}" for title, content in sections)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>imc-lite inspect</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body>'
-        f"<h1>{tally.pictures:,} pictures inspected</h1><p class=note>By the encoder of {escape(imc.model.id)}, "
-        f"version {escape(imc.model.version)}; imc-lite {__version__}. Not a medical device.</p>{body}</body></html>\n"
-    )
+    note = f"By the encoder of {imc.model.id}, version {imc.model.version}; imc-lite {__version__}."
+    return document("imc-lite inspect", f"{tally.pictures:,} pictures inspected", note, sections)
 
 
 def save_page(path: Path, text: str) -> None:
@@ -64,14 +54,6 @@ def save_page(path: Path, text: str) -> None:
         ImcError: it cannot be written.
     """
     write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = []
-    for i, row in enumerate(rows):
-        tag = "td" if i else "th"
-        lines.append("<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>")
-    return f"<div class=scroll><table>{''.join(lines)}</table></div>"
 
 
 def _drift(drift: Drift) -> str:
@@ -90,7 +72,7 @@ def _drift(drift: Drift) -> str:
         "<p class=note>Points of a hundred. An interval is for its line alone; p with Holm's correction is for all "
         "lines together, and below 0.05 a line has moved. Pictures are taken to be independent of each other.</p>"
     )
-    return note + drift_plot(drift.shares) + _table(rows)
+    return note + drift_plot(drift.shares) + table(rows)
 
 
 def _listed_title(tally: Tally, ruled: bool) -> str:
@@ -108,4 +90,4 @@ def _listed(tally: Tally) -> str:
             verdict = [noise.kind, str(noise.severity), f"{noise.probability:.2f}", GRADABLE[judged.report.gradable]]
             why = judged.report.reason
         rows.append([shown(judged.path, len(judged.path)), ", ".join(map(str, met)), *verdict, why or ""])
-    return _table(rows)
+    return table(rows)

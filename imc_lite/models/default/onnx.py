@@ -151,9 +151,7 @@ class OrtMLLM(BaseMLLM):
                 hits += self._first_choices(prefix, chunk, tokens is not None)
         return hits
 
-    def _first_choices(
-        self, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]], pictured: bool
-    ) -> list[bool]:
+    def _first_choices(self, prefix: np.ndarray, rows: list[tuple[list[int], list[int]]], pictured: bool) -> list[bool]:
         segments: list[list[int]] = []
         where: list[int] = []
         wanted: list[int] = []
