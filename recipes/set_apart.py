@@ -1,7 +1,7 @@
 """The weights that are shipped: what a trained adapter knows beyond the text adapter stands beside it, at a lower rank.
 
     python recipes/set_apart.py --text imc_lite/assets/default.safetensors --encoder runs/encoder/encoder.safetensors \\
-        --adapter runs/more/adapter.safetensors -o runs/default.safetensors
+        --adapter runs/again/adapter.safetensors -o runs/default.safetensors
 
 The adapter was trained on the base weights, with which the text adapter is merged, so that is taken off again:
 b @ a - b_text @ a_text, of which the nearest matrix of a lower rank is kept (Eckart and Young 1936).

@@ -84,6 +84,7 @@ APART = {
     "train the encoder": "makes the weights",
     "train": "makes the weights",
     "train on": "makes the weights",
+    "train on again": "makes the weights",
     "set apart": "makes the weights",
     "ship": "makes the weights",
     "graph templates": "follow from the architecture",
