@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from imc_lite.models.base import MLLM, Perception
 from imc_lite.pdc.features import features
 from imc_lite.pdc.full_size import restore_full_size
 from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.remedies import Remedy
 from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise
 
@@ -51,12 +53,10 @@ def treat_picture(
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
         noise, in_distribution = prototypes.matcher.match(perception.stats, model.evidence)
-        report = judge(prototypes, noise, in_distribution)
         remedy = prototypes.remedy(noise.kind, noise.severity)
-        if remedy is not None and remedy.restore:
-            restored = restore(pixels, noise.kind, noise.severity)
+        report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore)
+        if restored is not None:
             tokens = model.perceive(restored).tokens
-            report = replace(report, restored=True)
         low_rank_map = prototypes.low_rank_map(remedy) if remedy is not None and in_distribution else None
         if low_rank_map is not None:
             tokens = model.calibrate(tokens, low_rank_map)
@@ -87,12 +87,21 @@ def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> 
     stats = model.perceive(pixels).stats
     perceived = time.perf_counter()
     noise, in_distribution = prototypes.matcher.match(stats, model.evidence)
-    report, restored = judge(prototypes, noise, in_distribution), None
     remedy = prototypes.remedy(noise.kind, noise.severity)
-    if remedy is not None and remedy.restore:
-        restored = restore_full_size(pixels, noise.kind, noise.severity)
-        report = replace(report, restored=True)
+    report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore_full_size)
     return RestoredPicture(report, restored, perceived - began, time.perf_counter() - perceived)
+
+
+def _restored(
+    report: ImageReport,
+    remedy: Remedy | None,
+    pixels: np.ndarray,
+    restorer: Callable[[np.ndarray, str, int], np.ndarray],
+) -> tuple[ImageReport, np.ndarray | None]:
+    """The pixels restored where the remedy says so, and the report that says so too."""
+    if remedy is None or not remedy.restore:
+        return report, None
+    return replace(report, restored=True), restorer(pixels, remedy.kind, remedy.severity)
 
 
 def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:

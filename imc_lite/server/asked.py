@@ -32,8 +32,7 @@ class Asked:
         Raises:
             ApiError, RequestValidationError: it is no JSON object, or `imc` is not what it should be.
         """
-        self._raw, self._changed = raw, False
-        self._body = _read(raw)
+        self._raw, self._body = raw, _read(raw)
         self.options = _options(self._body)
         self._changed = self._body.pop("imc", None) is not None
         if model is not None and self._body.get("model") != model:

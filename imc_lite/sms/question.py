@@ -52,12 +52,17 @@ def check_question(question: str) -> str:
         raise ImcError(f"the question must be text, not {type(question).__name__}; give a string")
     if len(question) > MAX_QUESTION:
         raise ImcError(f"the question has {len(question):,} characters, at most {MAX_QUESTION:,} are read; shorten it")
-    # Surrogates come from undecodable bytes on the command line; no tokenizer takes them.
-    text = unicodedata.normalize("NFC", question.encode("utf-8", "replace").decode("utf-8"))
+    text = normal_form(question)
     text = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
     if not text:
         raise ImcError("the question is empty; ask something about the image")
     return text
+
+
+def normal_form(text: str) -> str:
+    """Text in Unicode NFC without surrogates, which come from undecodable bytes on the command line and which no
+    tokenizer takes."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def is_english(question: str, lexicon: Lexicon) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from difflib import SequenceMatcher
 
-from imc_lite.sms.question import check_question
+from imc_lite.sms.question import check_question, normal_form
 
 SPACE = re.compile(r"([\s\x00-\x1f\x7f-\x9f]+)")  # what `check_question` takes for a space
 
@@ -27,7 +26,7 @@ def keep_spacing(text: str, repaired: str) -> str:
         gaps.pop()
     new = repaired.split(" ")
     found = [text[:0] if start == 0 else parts[1]]
-    same = SequenceMatcher(None, [_normal(word) for word in old], new, autojunk=False)
+    same = SequenceMatcher(None, [normal_form(word) for word in old], new, autojunk=False)
     for what, i, i_end, j, j_end in same.get_opcodes():
         words = old[i:i_end] if what == "equal" else new[j:j_end]
         if what == "insert":
@@ -38,7 +37,3 @@ def keep_spacing(text: str, repaired: str) -> str:
             found.append(" ".join(words) + (gaps[i_end - 1] if words else ""))
     whole = "".join(found)
     return whole if check_question(whole) == repaired else repaired
-
-
-def _normal(word: str) -> str:
-    return unicodedata.normalize("NFC", word.encode("utf-8", "replace").decode("utf-8"))
