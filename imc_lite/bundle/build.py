@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.bundle import wheel as base
-from imc_lite.bundle.contents import sha256
+from imc_lite.bundle.contents import COPIED, GRAPHS, sha256
 from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.publish import publish, work_folder
 from imc_lite.bundle.tokenizer import write_tokenizer
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     import gguf
 
 POSITIONS = 2048
-GRAPHS = ("encoder", "projector", "decoder")
 REMEDY = "free space, or set IMC_LITE_CACHE to another folder"
-COPIED = ("calibrate.onnx", "prototypes.safetensors")  # nothing to fill in
 
 
 def build(wheel: Path, destination: Path, trained: Path | None = None, progress: bool = False) -> Path:

@@ -11,6 +11,9 @@ from typing import Any, TypedDict
 
 from imc_lite.errors import ImcError, shown
 
+# Of the default model.
+GRAPHS = ("encoder", "projector", "decoder")
+COPIED = ("calibrate.onnx", "prototypes.safetensors")  # nothing to fill in
 REMEDY = "build it again: imc-lite pull, or imc-lite export"
 LARGEST_JSON = 1 << 24  # bytes
 

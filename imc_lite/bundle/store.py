@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from imc_lite.bundle import build as builder
 from imc_lite.bundle import wheel as base
-from imc_lite.bundle.contents import REMEDY, FileFacts, check_file, read_object, sha256
+from imc_lite.bundle.contents import COPIED, GRAPHS, REMEDY, FileFacts, check_file, read_object, sha256
 from imc_lite.bundle.manifest import read_manifest
 from imc_lite.bundle.publish import is_whole, work_folder
 from imc_lite.errors import ImcError, shown
@@ -89,7 +88,7 @@ def default_bundle_folder() -> Path:
     """Named after what it is built from, so that a new version of the package builds a new one."""
     assets = resources.files("imc_lite.assets")
     parts = [base.SHA256]
-    for name in ("default.safetensors", "layout.json", *builder.COPIED, *(f"{g}.onnx" for g in builder.GRAPHS)):
+    for name in ("default.safetensors", "layout.json", *COPIED, *(f"{g}.onnx" for g in GRAPHS)):
         with resources.as_file(assets / name) as path:
             parts.append(sha256(path))
     return cache_folder() / f"default-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"
@@ -119,6 +118,8 @@ def ensure_default(
 
     if usable():
         return folder
+    from imc_lite.bundle import build as builder
+
     if source is None and offline:
         raise ImcError(
             "the default model is not in the cache and --offline forbids fetching it; "
@@ -137,6 +138,8 @@ def ensure_default(
 
 
 def _pull(folder: Path, source: Path | None, progress: bool) -> Path:
+    from imc_lite.bundle import build as builder
+
     if source is not None:
         return builder.build(Path(source), folder, progress=progress)
     if progress:

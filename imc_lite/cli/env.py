@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from imc_lite import __version__
-from imc_lite.doctor.machine import cpu, gpus, memory, providers, version
 from imc_lite.errors import ImcError
 
 # Names on the package index: those that every installation has, then those of the extras.
@@ -42,6 +41,8 @@ def env(as_json: bool) -> None:
 
 def describe() -> dict[str, Any]:
     """The report, in the order in which it is printed. No package that it names is imported."""
+    from imc_lite.doctor.machine import cpu, gpus, memory, providers, version
+
     return {
         "imc_lite": __version__,
         "python": f"{platform.python_version()} {platform.python_implementation()}",

@@ -12,7 +12,6 @@ from PIL import Image
 
 from imc_lite.errors import ImcError, shown
 from imc_lite.images.dicom.file import is_dicom
-from imc_lite.images.dicom.picture import load_dicom
 from imc_lite.images.raster import load_raster
 
 MAX_PIXELS = 100_000_000
@@ -73,6 +72,8 @@ def load_shown(
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     if isinstance(data, bytes) and is_dicom(data[:132], name):
+        from imc_lite.images.dicom.picture import load_dicom
+
         return LoadedImage(*load_dicom(data, name, window, frame, max_pixels))
     if window is not None or frame is not None:
         raise ImcError(f"{name} is not DICOM; --window and --frame are for DICOM files, leave them out")

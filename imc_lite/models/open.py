@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_lite.errors import ImcError, missing
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from imc_lite.models.base import MLLM
 
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -72,6 +73,8 @@ def find_plugin(name: str) -> EntryPoint | None:
     """The entry point that a model's name means, unless it is `default` or a folder."""
     if name == "default" or Path(name).is_dir():
         return None
+    from importlib.metadata import entry_points
+
     return next(iter(entry_points(group=PLUGINS, name=name.partition(":")[0])), None)
 
 
