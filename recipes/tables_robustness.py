@@ -27,13 +27,23 @@ def result() -> str:
     )
 
 
+# Findings that the README names, by their names in the result file.
+HEADLINES = {
+    "pneumonia, child_cxr": "pneumonia in children",
+    "tumour": "type of a brain tumour",
+    "lesion": "melanoma or nevus",
+}
+
+
 def figures() -> str:
     """The README's few other figures."""
     named, asked, cost = read("perception"), read("answers")["groups"], read("runtime")
     found, repaired = robustness(), read("repair")["rows"]
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
     unseen = named["unseen_called_unknown_or_clean"]
-    template, closed = asked["template (mean of kinds)"], asked["vqa_rad closed"]
+    template, closed, opened = (asked[name] for name in ("template (mean of kinds)", "vqa_rad closed", "vqa_rad open"))
+    rows = read("findings")["rows"]
+    seen = ", ".join(f"{what} {percent(rows[n]['own'])} ({percent(rows[n]['other'])})" for n, what in HEADLINES.items())
     clean = next(row for row in repaired if (row["tool"], row["kind"]) == ("imc-lite", "clean"))
     worse = (
         f"made significantly worse: {', '.join(found['worse'])}" if found["worse"] else "none is significantly worse"
@@ -46,8 +56,10 @@ def figures() -> str:
         f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged. "
         f"Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
-        f"with a blank picture. Clinicians' own yes-or-no questions: {percent(closed['image'])}, and "
-        f"{percent(closed['blank'])} with a blank one, so **those answers are not read from the picture**.",
+        f"with a blank picture. Findings that it was trained on, in other words, on other patients' pictures, and in "
+        f"brackets with another picture of the same set: {seen}.",
+        f"Clinicians' own yes-or-no questions: {percent(closed['image'])}, open ones {percent(opened['image'])}: **do not "
+        "rely on those answers** ([why](docs/measured.md#clean-pictures-and-questions)).",
         f"Cost: {cost['answer']['seconds_median']} s and {cost['answer']['peak_mib']} MiB for one `imc-lite answer` "
         f"from start to exit, on one thread of an {cost['machine']['processor']}.",
     ]
@@ -69,7 +81,6 @@ def answers() -> str:
 # Rows of the table of findings by their names in the result file, in the order of the table.
 FINDINGS = {
     "kind": "kind of picture",
-    "organ": "part of the body",
     "pneumonia, child_cxr": "pneumonia in a child's chest film",
     "cause": "bacterial, viral or no pneumonia",
     "pneumonia, nih_cxr": "pneumonia in an adult's chest film (NIH)",
@@ -82,8 +93,6 @@ FINDINGS = {
     "nuclei": "number of nuclei, four ranges",
     "stain": "fluorescence, stain or brightfield",
     "not shown": "something that the picture does not show",
-    "vqa_rad closed": "VQA-RAD, closed",
-    "vqa_rad open": "VQA-RAD, open",
 }
 
 
