@@ -58,8 +58,8 @@ def figures() -> str:
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
         f"with a blank picture. Findings that it was trained on, in other words, on other patients' pictures, and in "
         f"brackets with another picture of the same set: {seen}.",
-        f"Clinicians' own yes-or-no questions: {percent(closed['image'])}, open ones {percent(opened['image'])}: **do not "
-        "rely on those answers** ([why](docs/measured.md#clean-pictures-and-questions)).",
+        f"Clinicians' own yes-or-no questions: {percent(closed['image'])}, open ones {percent(opened['image'])}: **do "
+        "not rely on those answers** ([why](docs/measured.md#clean-pictures-and-questions)).",
         f"Cost: {cost['answer']['seconds_median']} s and {cost['answer']['peak_mib']} MiB for one `imc-lite answer` "
         f"from start to exit, on one thread of an {cost['machine']['processor']}.",
     ]

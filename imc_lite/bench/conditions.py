@@ -62,7 +62,12 @@ class Judge:
     def pixels(self, picture: int, kind: str | None = None, severity: int = 0) -> np.ndarray:
         """A picture, with noise if a kind is given."""
         image = load_image(self.plan.cases[picture].path)
-        return image if kind is None else apply_to_image(image, kind, severity, self.plan.seed(picture))
+        if kind is None:
+            return image
+        for generator in self.plan.options.generators:
+            if generator.name == kind:
+                return generator(image, severity, self.plan.seed(picture))
+        return apply_to_image(image, kind, severity, self.plan.seed(picture))
 
     @cached_property
     def _clean(self) -> tuple[np.ndarray, list[np.ndarray]]:

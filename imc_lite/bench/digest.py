@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -14,8 +15,13 @@ WORDS = PACKAGE / "assets" / "words.txt"  # what a repair knows; no import leads
 def code_digest(model: object) -> str:
     """SHA-256 of the modules that decide what is asked and answered: what the judging and the model's class import,
     directly or through others, and the word list."""
+    return _digest(type(model).__module__)
+
+
+@cache  # a report states it again, and reading all modules takes a second
+def _digest(module: str) -> str:
     digest = hashlib.sha256(WORDS.read_bytes())
-    for name, path in sorted(closure({JUDGES, type(model).__module__}).items()):
+    for name, path in sorted(closure({JUDGES, module}).items()):
         digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from imc_lite.bench.run import Run
 from imc_lite.models.base import same_answer
-from imc_lite.noise.image import IMAGE_KINDS
 from imc_lite.pdc.treat import treat_picture
 
 SIDE, QUALITY = 240, 80
@@ -72,7 +71,7 @@ def _example(run: Run, parts: dict[str, Any], index: int, kind: str, severity: i
     clean = judge.pixels(question.picture)
     pictures = [("clean", clean)]
     asked, repaired = question.text, run.repaired().get(index, question.text)
-    if kind in IMAGE_KINDS:
+    if kind in run.plan.options.image_noises:
         noisy = judge.pixels(question.picture, kind, severity)
         pictures.append((f"{kind.replace('_', ' ')} {severity}", noisy))
         tokens = judge.model.perceive(noisy).tokens

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imc_lite.bench.asked import ASKED, ask_findings
 from imc_lite.bench.data import Case
 from imc_lite.bench.templates import ask, cell_questions, truths
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 from imc_lite.noise.image import IMAGE_KINDS
 from imc_lite.noise.text import TEXT_KINDS
+
+if TYPE_CHECKING:
+    from imc_lite.bench.generators import Generator
 
 KINDS = IMAGE_KINDS + TEXT_KINDS
 CELLS = 2  # questions about counts and places in one blood film
@@ -25,12 +29,13 @@ DAMAGED_SHARE = 0.2  # of the pictures with findings, whose questions have few w
 class Options:
     """What may be chosen of a run.
 
-    noises: of the seven image and four text noises.
+    noises: of the seven image and four text noises, and of the names of `generators`.
     severities: 1-5.
     limit: most pictures of one source; None takes all.
     questions: most of a data set's own questions about one picture.
     text_questions: as many of a data set's own, and as many other questions, are damaged for one picture at most.
     seed: of the noise and of every choice.
+    generators: image noises of other projects.
     """
 
     noises: tuple[str, ...] = KINDS
@@ -39,6 +44,12 @@ class Options:
     questions: int = 4
     text_questions: int = 1
     seed: int = 0
+    generators: tuple[Generator, ...] = ()
+
+    @property
+    def image_noises(self) -> tuple[str, ...]:
+        """Names of all image noises that can be asked for: ours, then the others'."""
+        return (*IMAGE_KINDS, *(g.name for g in self.generators))
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,8 @@ class Plan:
     @property
     def image_conditions(self) -> list[tuple[str, int]]:
         """(kind, severity) of every image noise asked for."""
-        return [(k, s) for k in IMAGE_KINDS if k in self.options.noises for s in self.options.severities]
+        kinds = self.options.image_noises
+        return [(k, s) for k in kinds if k in self.options.noises for s in self.options.severities]
 
     @property
     def text_conditions(self) -> list[tuple[str, int]]:
@@ -102,9 +114,10 @@ def make_plan(cases: list[Case], options: Options) -> Plan:
     Raises:
         ImcError: an unknown noise or severity, or too few pictures.
     """
+    known = (*options.image_noises, *TEXT_KINDS)
     for noise in options.noises:
-        if noise not in KINDS:
-            raise ImcError(f"unknown noise {noise!r}: choose of {', '.join(KINDS)}")
+        if noise not in known:
+            raise ImcError(f"unknown noise {shown(noise)!r}: choose of {', '.join(known)}")
     for severity in options.severities:
         if severity not in range(1, 6):
             raise ImcError(f"severity {severity!r} is out of range: choose 1 (mild) to 5 (severe)")

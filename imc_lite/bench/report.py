@@ -129,7 +129,7 @@ class Report:
     def _condition(self, kind: str, severity: int, of: str) -> dict[str, Any]:
         part = "clean" if of == "none" else f"{kind} {severity}"
         row: dict[str, Any] = {"noise": kind, "severity": severity, "of": of}
-        if "verdicts" in self.parts[part]:
+        if "verdicts" in self.parts[part] and kind in ("clean", *IMAGE_KINDS):
             verdicts = self.parts[part]["verdicts"]
             row["named"] = round(float(np.mean([v == kind for v, _ in verdicts])), 4)
         row["arms"] = {}

@@ -44,6 +44,8 @@ class Run:
                 f"{out} holds a run of other pictures, questions, code or another model; choose another folder"
             )
         self._write("of", of)
+        if plan.options.generators:
+            self._write("generators", self._sources(out))
 
     def go(self) -> dict[str, Part]:
         """Judge what is not judged yet; every part by its name, "clean" first."""
@@ -65,6 +67,15 @@ class Run:
                     done[name] = self._read(name)
                 self.progress.end(name)
         return done
+
+    def _sources(self, out: Path) -> dict[str, str]:
+        """What the noises of other projects in this folder come from: parts do not outlive a change of it."""
+        before = self._read("generators") or {}
+        now = {generator.name: generator.source for generator in self.plan.options.generators}
+        for name, source in now.items():
+            if before.get(name, source) != source:
+                raise ImcError(f"{out} holds a run whose noise {name} had other code; choose another folder")
+        return before | now
 
     def repaired(self) -> dict[int, str]:
         """Clean questions that repair changes, by their index; known once "clean" is judged."""

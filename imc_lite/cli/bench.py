@@ -13,6 +13,7 @@ from imc_lite.errors import ImcError
 @click.group(invoke_without_command=True)
 @click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Folder of a data set; may be repeated.")
 @click.option("--noise", "noises", multiple=True, help="gaussian, …, typo, …; may be repeated [all eleven].")
+@click.option("--noise-from", metavar="FILE.py", help="Image noise of others, alone unless --noise names more too.")
 @click.option("--severity", "severities", type=int, multiple=True, help="1-5; may be repeated [2 and 4].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many pictures of each source.")
 @click.option("--questions", type=click.IntRange(1), default=4, show_default=True, help="Own questions of a picture.")
@@ -26,6 +27,7 @@ def bench(
     context: click.Context,
     data: tuple[Path, ...],
     noises: tuple[str, ...],
+    noise_from: str | None,
     severities: tuple[int, ...],
     limit: int | None,
     questions: int,
@@ -50,11 +52,15 @@ def bench(
         raise click.UsageError("--quick takes the packaged pictures; leave --data out.")
     from imc_lite.bench.benchmark import quick_cases, run_benchmark
     from imc_lite.bench.data import load_edition, load_folder
+    from imc_lite.bench.generators import load_generators
     from imc_lite.bench.plan import KINDS, Options, make_plan
     from imc_lite.bench.tables import headline
 
+    generators = load_generators(noise_from, taken=KINDS) if noise_from is not None else ()
+    all_of_them = tuple(g.name for g in generators) or KINDS
     options = Options(
-        noises=tuple(k for k in KINDS if k in noises) + tuple(k for k in noises if k not in KINDS) or KINDS,
+        noises=tuple(k for k in KINDS if k in noises) + tuple(k for k in noises if k not in KINDS) or all_of_them,
+        generators=generators,
         severities=tuple(sorted(set(severities))) or ((4,) if quick else (2, 4)),
         limit=limit,
         questions=questions,
