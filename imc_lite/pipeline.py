@@ -17,6 +17,7 @@ from imc_lite.images.load import LoadedImage, Source, load_shown
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
+from imc_lite.pdc.recent import RecentPictures
 from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_picture, treat_picture
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
@@ -45,6 +46,7 @@ class IMC:
             sms: repair damaged questions.
         """
         self.model, self.prototypes, self.sms = model, prototypes, sms
+        self._recent = RecentPictures()
 
     @classmethod
     def from_pretrained(
@@ -161,8 +163,12 @@ class IMC:
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
         top_logprobs: int = 0,
+        of_many: bool = False,
     ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
+
+        The last pictures stay encoded in memory, known by their pixels: the next question about one of them spares the
+        encoder, and its `timings_ms` have 0 for `perceive` and `calibrate`.
 
         Args:
             image: what `imc_lite.images.load.load_image` takes, or what `load_shown` gives.
@@ -174,6 +180,8 @@ class IMC:
             on_text: called with the answer so far after every token; what it raises ends the answer.
             deadline: looked at between the steps and before every pass of the language model.
             top_logprobs: of each token of the answer, so many of the likeliest come with it (`Result.top_logprobs`).
+            of_many: more questions about this picture come with this one. The default model on the CPU then reads what
+                their prompts begin with, the picture, once for all of them, which pays from the second on.
 
         Raises:
             ImcError: the image or the question cannot be used, the prototypes were built with another window,
@@ -186,13 +194,15 @@ class IMC:
             raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
         if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
             raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
-        more = {"top_logprobs": top_logprobs} if top_logprobs else {}
-        if more and "top_logprobs" not in signature(self.model.generate).parameters:
+        more, known = {"top_logprobs": top_logprobs} if top_logprobs else {}, signature(self.model.generate).parameters
+        if more and "top_logprobs" not in known:
             raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
+        if of_many and "of_many" in known:
+            more["of_many"] = True
         picture = self.load(image, window, frame)
         loaded = time.perf_counter()
         deadline.check()
-        seen = self.see(picture.pixels)
+        seen = self._recent.get(picture.pixels, self.see)
         perceived = time.perf_counter()
         off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
         report = self.repair(question, deadline=deadline) if self.sms else off

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from imc_lite import IMC
-from imc_lite.batch.rows import Plan, answer_row, read_case
+from imc_lite.batch.answering import answer_row
+from imc_lite.batch.rows import Plan, read_case
 
 QUESTIONS = ("What modality is this?", "Waht body part is shown?", "In what plane was this image taken?")
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from imc_lite.batch.answering import is_failed
 from imc_lite.batch.rows import Case, Plan, dump, run_of
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import cannot_write, is_at, lock
@@ -102,7 +103,7 @@ def check(row: bytes | str, case: Case | None, plan: Plan, where: str) -> bool:
         raise ImcError(
             f"{where} answers another case of the same id: picture, question, window or frame differ; {REMEDY}"
         )
-    return "error" in found
+    return is_failed(found)
 
 
 def write(handle: int, rows: Iterable[str], name: Path, sync: bool) -> Iterator[bool]:
@@ -132,7 +133,7 @@ def write(handle: int, rows: Iterable[str], name: Path, sync: bool) -> Iterator[
                 with contextlib.suppress(OSError):
                     os.ftruncate(handle, before)
             raise cannot_write(name, error) from error
-        yield "error" in json.loads(row)
+        yield is_failed(json.loads(row))
 
 
 def _open(out: Path) -> tuple[int, bool]:

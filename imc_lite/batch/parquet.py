@@ -14,7 +14,7 @@ from imc_lite.batch.rows import Cases, read_case
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
 
-COLUMNS = ("id", "image", "question", "window", "frame")
+COLUMNS = ("id", "image", "question", "questions", "window", "frame")
 CHUNK = 1000  # rows in memory
 
 
@@ -23,15 +23,17 @@ def open_cases(path: Path) -> Iterator[Cases]:
     """The cases of a Parquet file; of its columns only those that a case has are read.
 
     Raises:
-        ImcError: pyarrow is not installed, or the file cannot be read or lacks a column of text.
+        ImcError: pyarrow is not installed, or the file cannot be read or lacks a column of text, or of lists of it.
     """
     with _open(path) as file:
         schema = file.schema_arrow
         for name in ("image", "question"):
-            if name not in schema.names:
+            if name not in schema.names and not (name == "question" and "questions" in schema.names):
                 raise ImcError(f'{shown(path)} has no column "{name}"; add it')
-            if not _is_text(schema.field(name).type):
+            if name in schema.names and not _is_text(schema.field(name).type):
                 raise ImcError(f'the column "{name}" of {shown(path)} is no text; write text there')
+        if "questions" in schema.names and not _is_texts(schema.field("questions").type):
+            raise ImcError(f'the column "questions" of {shown(path)} is no list of text; write lists of text there')
         rows = enumerate(_rows(path, file, COLUMNS), 1)
         yield Cases(file.metadata.num_rows, (read_case(_line(row), number) for number, row in rows))
 
@@ -125,6 +127,14 @@ def _is_text(kind: Any) -> bool:
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or arrow.types.is_null(kind))
+
+
+def _is_texts(kind: Any) -> bool:
+    """Lists of text."""
+    arrow, _ = _pyarrow()
+    if arrow.types.is_null(kind):
+        return True
+    return bool((arrow.types.is_list(kind) or arrow.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
 def _pyarrow() -> tuple[ModuleType, ModuleType]:

@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch.rows import Case, Plan, answer_row, case_from_json, case_to_json
+from imc_lite.batch.answering import answer_row
+from imc_lite.batch.rows import Case, Plan, case_from_json, case_to_json
 from imc_lite.batch.run import Answers
 from imc_lite.errors import ImcError, shown
 from imc_lite.images.decoder_output import no_stderr

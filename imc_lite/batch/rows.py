@@ -1,4 +1,4 @@
-"""One row of a batch: reading the case it asks, and the JSON line that answers it."""
+"""One row of a batch: reading the case it asks, and what says that a row answers it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from imc_lite.errors import ImcError, shown
-from imc_lite.files import is_stream
-from imc_lite.pipeline import IMC
+from imc_lite.errors import ImcError
 
 LONGEST = 1 << 20  # bytes of a line; a question has at most 2,000 characters, a path 4,096
+MOST_QUESTIONS = 100  # of a row
 DIGITS = 16  # of the SHA-256 that stands for a case
 LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -23,12 +22,14 @@ LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 class Case:
     """One question about one picture, or `error`, the line that says why it cannot be asked.
 
-    `key` is a digest of the input line that could not be read, so that it is known again.
+    `questions` are several in the place of `question`; None among them is one that is no text. `key` is a digest of the
+    input line that could not be read, so that it is known again.
     """
 
     id: str
     image: str = ""
     question: str = ""
+    questions: tuple[str | None, ...] = ()
     window: str | None = None
     frame: int | None = None
     error: str | None = None
@@ -81,38 +82,12 @@ def read_case(data: bytes, number: int) -> Case:
         return Case(id, error=str(error), key=sha256(data).hexdigest()[:DIGITS])
 
 
-def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
-    """The JSON line that answers a case: the row of `--json` and what it is an answer to, or an error.
-
-    Whatever goes wrong with one case becomes its row, so that the others are answered.
-    """
-    row: dict[str, Any] = {"id": case.id, "error": case.error}
-    if case.error is None:
-        try:
-            window, frame = _view(case, plan)
-            image = plan.folder / case.image
-            if is_stream(image):  # it may never end
-                raise ImcError(f"{shown(image)} is a pipe or a device; name the file of a picture")
-            row = imc.answer(image, case.question, id=case.id, window=window, frame=frame).to_dict()
-            if not plan.timings:
-                del row["timings_ms"]
-        except ImcError as error:
-            row["error"] = str(error)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in a library written in Rust is no Exception
-            # Not what it says: that may repeat what the picture or the question holds.
-            kind = type(error).__name__
-            row["error"] = f"this case failed with {kind}, which is a fault of ours; leave it out, or report it"
-    return dump({**row, "run": run_of(case, plan)})
-
-
 def run_of(case: Case, plan: Plan) -> dict[str, str]:
     """What a row is an answer to, so that a run goes on with its own rows only: docs/json.md."""
     asked: tuple[object, ...] = (case.id, case.key)
     if case.error is None:
         picture = os.path.normpath(os.path.join(plan.root, case.image))
-        asked = (case.id, picture, case.question, *_view(case, plan))
+        asked = (case.id, picture, case.questions or case.question, *view_of(case, plan))
     return {"case": sha256(json.dumps(asked).encode()).hexdigest()[:DIGITS], **plan.of}
 
 
@@ -133,10 +108,11 @@ def case_to_json(case: Case) -> str:
 
 def case_from_json(text: str) -> Case:
     """What `case_to_json` wrote."""
-    return Case(**json.loads(text))
+    given = json.loads(text)
+    return Case(**{**given, "questions": tuple(given["questions"])})
 
 
-def _view(case: Case, plan: Plan) -> tuple[str | None, int | None]:
+def view_of(case: Case, plan: Plan) -> tuple[str | None, int | None]:
     """Window and frame of a case: its own, else those of the run."""
     window = plan.window if case.window is None else case.window
     return window, plan.frame if case.frame is None else case.frame
@@ -174,16 +150,29 @@ def _id(given: dict[str, Any], number: int) -> str:
 def _checked(given: dict[str, Any], number: int) -> dict[str, Any]:
     """The fields of a case beside its id."""
     found: dict[str, Any] = {}
-    for key in ("image", "question"):
+    many = given.get("questions") is not None
+    for key in ("image",) if many else ("image", "question"):
         if not isinstance(given.get(key), str):
             raise ImcError(f'line {number} has no text "{key}"; add it')
         found[key] = given[key]
+    if many:
+        found["questions"] = _several(given, number)
     for key, kind, what in (("window", str, "a text"), ("frame", int, "a number")):
         value = given.get(key)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ImcError(f'line {number} has a "{key}" that is not {what}; correct it or leave it out')
         found[key] = value
     return found
+
+
+def _several(given: dict[str, Any], number: int) -> tuple[str | None, ...]:
+    """The questions of a row that has a list of them; one that is no text makes only its own answer an error."""
+    if given.get("question") is not None:
+        raise ImcError(f'line {number} has both "question" and "questions"; leave one of them out')
+    asked = given["questions"]
+    if not isinstance(asked, list) or not 0 < len(asked) <= MOST_QUESTIONS:
+        raise ImcError(f'line {number} has "questions" that are no list of 1 to {MOST_QUESTIONS}; correct it')
+    return tuple(question if isinstance(question, str) else None for question in asked)
 
 
 def _is_unicode(text: str) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imc_lite.batch import output
+from imc_lite.batch.answering import answer_row
 from imc_lite.batch.cases import PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
-from imc_lite.batch.rows import Case, Cases, Plan, answer_row
+from imc_lite.batch.rows import Case, Cases, Plan
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import cannot_write, is_stream, open_stream
 from imc_lite.pipeline import IMC
@@ -38,8 +39,8 @@ def run_batch(
 
     Args:
         answers: `in_process` or `imc_lite.batch.ray.on_ray`; asked only when there is something to answer.
-        cases: rows {"id"?, "image", "question", "window"?, "frame"?}; a row without an id gets its line number,
-            counted from 1.
+        cases: rows {"id"?, "image", "question", "window"?, "frame"?}, or with a list of "questions" in the place of
+            "question"; a row without an id gets its line number, counted from 1.
         out: JSONL or Parquet to write; None writes JSONL to stdout. A run goes on with a file that is there, as long
             as its rows are its own: these cases, answered by this model with these options. A pipe or a device is
             written to.

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("image", required=False)
-@click.argument("question", required=False)
+@click.argument("questions", nargs=-1, metavar="[QUESTION]...")
 @click.option("--batch", type=click.Path(path_type=Path), help='JSONL or Parquet: {"id", "image", "question"} rows.')
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
 @click.option("--no-timings", is_flag=True, help="Leave the times out of a batch's rows: same rows, same bytes.")
 @click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="Answer a batch on a Ray cluster.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the whole report.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with the whole report.")
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @model_options
 def answer(
     image: str | None,
-    question: str | None,
+    questions: tuple[str, ...],
     batch: Path | None,
     output: Path | None,
     no_timings: bool,
@@ -44,16 +44,16 @@ def answer(
     view: View,
     choice: ModelChoice,
 ) -> None:
-    """Answer QUESTION about IMAGE (a file, or - for stdin); the answer alone on stdout.
+    """Answer each QUESTION about IMAGE (a file, or - for stdin); the answers alone on stdout, a line each.
 
     \b
     imc-lite answer chest.png "Is the heart enlarged?"
+    imc-lite answer chest.png "What modality is this?" "What body part is shown?"
     imc-lite answer --batch cases.jsonl -o answers.jsonl
     imc-lite answer --batch cases.parquet -o answers.parquet --ray
     """
     from imc_lite.images.load import load_shown
     from imc_lite.pipeline import IMC
-    from imc_lite.sms.question import check_question
 
     def open_model() -> IMC:
         imc = choice.open(pdc=not no_pdc, sms=not no_sms, prototypes=prototypes)
@@ -104,21 +104,35 @@ def answer(
         raise click.UsageError("--ray and --no-timings go with --batch.")
     if output is not None:
         raise click.UsageError("-o goes with --batch; a single answer goes to stdout.")
-    if image is None or question is None:
+    if image is None or not questions:
         raise click.UsageError("give an IMAGE and a QUESTION, or --batch.")
     # Refuse what cannot be answered before a model is fetched or loaded.
-    check_question(question)
+    _check_questions(questions)
     source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
     picture = load_shown(source, **view)
-    result = open_model().answer(picture, question)
-    if as_json:
-        row = result.to_dict()
-        row["image"]["path"] = None if image == "-" else image
-        click.echo(json.dumps(row, ensure_ascii=False))
-    else:
-        if not no_sms:
-            _say_why_unchecked(result.question)
-        click.echo(result.answer)
+    imc = open_model()
+    failed = False
+    for number, question in enumerate(questions, 1):
+        try:
+            result = imc.answer(picture, question, of_many=len(questions) > 1)
+        except ImcError as error:
+            if len(questions) == 1:
+                raise
+            # The others are answered, and each answer stands in the line of its question.
+            click.echo(f"imc-lite: question {number}: {error}", err=True)
+            click.echo(json.dumps({"error": str(error)}) if as_json else "")
+            failed = True
+            continue
+        if as_json:
+            row = result.to_dict()
+            row["image"]["path"] = None if image == "-" else image
+            click.echo(json.dumps(row, ensure_ascii=False))
+        else:
+            if not no_sms:
+                _say_why_unchecked(result.question, "the question" if len(questions) == 1 else f"question {number}")
+            click.echo(result.answer)
+    if failed:
+        sys.exit(2)
 
 
 @click.command()
@@ -154,7 +168,28 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
         sys.exit(2)
 
 
-def _say_why_unchecked(question: QuestionReport) -> None:
+def _check_questions(questions: tuple[str, ...]) -> None:
+    """Refuse what is no question.
+
+    Raises:
+        ImcError: one of them cannot be asked, or they are the words of one that lacks its quotes.
+    """
+    from imc_lite.sms.question import check_question
+
+    if len(questions) == 1:
+        check_question(questions[0])
+        return
+    for number, question in enumerate(questions, 1):
+        try:
+            check_question(question)
+        except ImcError as error:
+            raise ImcError(f"question {number}: {error}") from error
+    # Is it clear? came without quotes; "Modality?" "Plane?" are two questions.
+    if all(len(question.split()) == 1 for question in questions) and not any("?" in q for q in questions[:-1]):
+        raise click.UsageError(f"{len(questions)} single words came as a question each; put a question in quotes.")
+
+
+def _say_why_unchecked(question: QuestionReport, name: str = "the question") -> None:
     """On stderr, for whoever gets no report."""
     if not question.checked:
-        click.echo(f"imc-lite: the question was not checked: {question.reason}", err=True)
+        click.echo(f"imc-lite: {name} was not checked: {question.reason}", err=True)

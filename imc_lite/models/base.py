@@ -115,6 +115,9 @@ class MLLM(Protocol):
     ) -> Generation:
         """Answer `prompt` greedily.
 
+        A model whose `generate` also has an argument `of_many` is given True there where other questions about the same
+        tokens come with this one, so that it pays to keep what their prompts begin with.
+
         Args:
             prompt: the question.
             tokens: float32 [N, D] from `perceive`, calibrated or not; None for text alone.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CACHE_STEP = 256  # positions that a cache grows by
-MOST_KEPT = 8  # beginnings of sequences
+MOST_KEPT = {False: 8, True: 2}  # beginnings of sequences, without a picture and with one; such take 1.3 MB each
 
 
 class Decoder:
@@ -26,7 +26,7 @@ class Decoder:
         self.session, self.shape = session, shape
         self.capacity = self.length = 0
         self._deadline = NEVER
-        self._kept: dict[bytes, list[np.ndarray]] = {}
+        self._kept: dict[bool, dict[bytes, list[np.ndarray]]] = {False: {}, True: {}}
 
     def begin(self, length: int, pictured: bool, deadline: Deadline = NEVER) -> None:
         """Empty the cache and make room for `length` positions.
@@ -41,7 +41,7 @@ class Decoder:
             ImcError: they are more than the model holds.
         """
         self._deadline = deadline
-        self._adapter = np.array([pictured], np.float32)
+        self._pictured, self._adapter = pictured, np.array([pictured], np.float32)
         if length > self.shape["positions"]:
             raise ImcError(
                 f"the question takes {length} tokens with its answer, the model holds {self.shape['positions']}; "
@@ -86,13 +86,14 @@ class Decoder:
 
     def _begin_with(self, embeds: np.ndarray) -> None:
         """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them."""
-        key, count = embeds.tobytes(), len(embeds)
-        if key not in self._kept:
+        # The same embeddings are read otherwise with the adapter on.
+        known, key, count = self._kept[self._pictured], embeds.tobytes(), len(embeds)
+        if key not in known:
             self.extend(embeds)
-            if len(self._kept) == MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = [buffer[:, :, :count].copy() for buffer in self.buffers]
-        for buffer, kept in zip(self.buffers, self._kept[key], strict=True):
+            if len(known) == MOST_KEPT[self._pictured]:
+                del known[next(iter(known))]
+            known[key] = [buffer[:, :, :count].copy() for buffer in self.buffers]
+        for buffer, kept in zip(self.buffers, known[key], strict=True):
             buffer[:, :, :count] = kept
         self.length = count
 

@@ -89,14 +89,21 @@ class OrtMLLM(BaseMLLM):
         on_text: Callable[[str], object] | None = None,
         deadline: Deadline = NEVER,
         top_logprobs: int = 0,
+        of_many: bool = False,
     ) -> Generation:
-        """Greedy answer to `prompt`; `tokens` float32 [25, 1280], or None for text alone."""
+        """Greedy answer to `prompt`; `tokens` float32 [25, 1280], or None for text alone.
+
+        With `of_many` the prompt's beginning, up to the end of the picture, is always read by itself, whether it is
+        kept already or not: processors may round otherwise where more tokens are read together, and an answer must not
+        depend on what was asked before.
+        """
         with self._turn:
             decoder = self.decoder
             embeds = self.prompt_embeds(prompt, tokens)
             decoder.begin(len(embeds) + max_new_tokens, tokens is not None, deadline)
+            shared = len(self.config["prompt"]["prefix"]) + len(tokens) if tokens is not None and of_many else 0
             return greedy(
-                decoder.extend(embeds, keep=BEGINNING if tokens is None else 0)[0],
+                decoder.extend(embeds, keep=BEGINNING if tokens is None else shared)[0],
                 lambda token: decoder.extend(self.embed([token]))[0],
                 self.decode,
                 self.config["prompt"]["end"][:1],

@@ -1,0 +1,94 @@
+"""The JSON line that answers a case of a batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from imc_lite.batch.rows import Case, Plan, dump, run_of, view_of
+from imc_lite.errors import ImcError, shown
+from imc_lite.files import is_stream
+from imc_lite.pipeline import IMC
+
+OWN = ("answer", "confidence", "question", "timings_ms")  # what each of several answers about a picture has of its own
+
+
+def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
+    """The JSON line that answers a case: the row of `--json` and what it is an answer to, or an error.
+
+    Whatever goes wrong with one case becomes its row, so that the others are answered; with one of several questions,
+    its entry.
+    """
+    row = _or_error(lambda: (_answer_each if case.questions else _answer)(imc, case, plan))
+    return dump({"id": case.id, **row, "run": run_of(case, plan)})
+
+
+def is_failed(row: dict[str, Any]) -> bool:
+    """Whether a row, or one of its several answers, carries an error."""
+    answers = row.get("answers")
+    several = answers if isinstance(answers, list) else []
+    return "error" in row or any(isinstance(entry, dict) and "error" in entry for entry in several)
+
+
+def _or_error(answered: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return answered()
+    except ImcError as error:
+        return {"error": str(error)}
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in a library written in Rust is no Exception
+        # Not what it says: that may repeat what the picture or the question holds.
+        kind = type(error).__name__
+        return {"error": f"this case failed with {kind}, which is a fault of ours; leave it out, or report it"}
+
+
+def _answer(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
+    image, window, frame = _picture(case, plan)
+    row = imc.answer(image, case.question, id=case.id, window=window, frame=frame).to_dict()
+    if not plan.timings:
+        del row["timings_ms"]
+    return row
+
+
+def _answer_each(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
+    """Several questions: the picture is loaded and encoded once, and what the answers share stands once."""
+    image, window, frame = _picture(case, plan)
+    began = time.perf_counter()
+    picture = imc.load(image, window, frame)
+    loaded = time.perf_counter()
+    shared: dict[str, Any] = {}
+    answers = []
+
+    def ask(question: str | None) -> dict[str, Any]:
+        row = imc.answer(picture, question, of_many=True).to_dict()
+        entry = {name: row.pop(name) for name in OWN}
+        del entry["timings_ms"]["load"]
+        if not plan.timings:
+            del entry["timings_ms"]
+        shared.update(row)
+        return entry
+
+    for question in case.questions:
+        answers.append(_or_error(lambda asked=question: ask(asked)))
+    if shared:
+        shared["image"]["path"] = str(image)
+    times = {"load": loaded - began, "total": time.perf_counter() - began}
+    timings = {"timings_ms": {k: round(1000 * v, 3) for k, v in times.items()}} if plan.timings else {}
+    return {**shared, "id": case.id, "answers": answers, **timings}
+
+
+def _picture(case: Case, plan: Plan) -> tuple[Path, str | None, int | None]:
+    """The file of a case, and its window and frame.
+
+    Raises:
+        ImcError: it cannot be asked, or names something that may never end.
+    """
+    if case.error is not None:
+        raise ImcError(case.error)
+    image = plan.folder / case.image
+    if is_stream(image):
+        raise ImcError(f"{shown(image)} is a pipe or a device; name the file of a picture")
+    return image, *view_of(case, plan)
