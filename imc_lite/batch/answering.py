@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
     Whatever goes wrong with one case becomes its row, so that the others are answered; with one of several questions,
     its entry.
     """
-    row = _or_error(lambda: (_answer_each if case.questions else _answer)(imc, case, plan))
+    row = _or_error(partial(_answer_each if case.questions else _answer, imc, case, plan))
     return dump({"id": case.id, **row, "run": run_of(case, plan)})
 
 
@@ -60,9 +61,10 @@ def _answer_each(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
     picture = imc.load(image, window, frame)
     loaded = time.perf_counter()
     shared: dict[str, Any] = {}
-    answers = []
 
     def ask(question: str | None) -> dict[str, Any]:
+        if question is None:
+            raise ImcError("this question is no text; write text")
         row = imc.answer(picture, question, of_many=True).to_dict()
         entry = {name: row.pop(name) for name in OWN}
         del entry["timings_ms"]["load"]
@@ -71,8 +73,7 @@ def _answer_each(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
         shared.update(row)
         return entry
 
-    for question in case.questions:
-        answers.append(_or_error(lambda asked=question: ask(asked)))
+    answers = [_or_error(partial(ask, question)) for question in case.questions]
     if shared:
         shared["image"]["path"] = str(image)
     times = {"load": loaded - began, "total": time.perf_counter() - began}
