@@ -78,7 +78,7 @@ def _answer_check() -> Check:
     except Exception as error:  # the files are right, so this is a fault of a library or of the machine
         kind = type(error).__name__
         return problem("answer", f"a packaged picture gets no answer ({kind})", "mend what is said above, then report")
-    seconds = f"{first - opened:.1f} s for the first, {time.perf_counter() - first:.1f} s for the next"
+    seconds = f"{first - opened:.1f} s for the first, {time.perf_counter() - first:.1f} s for the same again"
     detail = f'"{QUESTION}" of a packaged picture: {said}; {seconds}, {opened - began:.1f} s to open'
     if said != ANSWER:
         remedy = "report it with the output of imc-lite env: another machine said otherwise"
