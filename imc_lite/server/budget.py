@@ -1,8 +1,9 @@
-"""How long a request has, and whether anybody still waits for its answer."""
+"""How long a request has, whether anybody still waits for its answer, and what comes to it from other threads."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -57,3 +58,14 @@ class Budget:
             raise late(self._seconds) from None
         finally:
             task.cancel()
+
+
+def inbox() -> tuple[Callable[[Any], None], asyncio.Queue[Any]]:
+    """What other threads call to send something to the running loop, and the queue that it arrives in."""
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+    def put(item: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ends with the server, a thread a moment later
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    return put, queue

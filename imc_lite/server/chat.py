@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +10,7 @@ from typing import Any
 from imc_lite.errors import ImcError
 from imc_lite.models.base import TokenLogprob
 from imc_lite.server import schema
-from imc_lite.server.budget import Budget
+from imc_lite.server.budget import Budget, inbox
 from imc_lite.server.errors import ApiError, internal, no_model, refused
 from imc_lite.server.jobs import Ask
 from imc_lite.server.pool import Pool, awaitable
@@ -67,12 +65,7 @@ async def events(
     Raises:
         ApiError, ImcError: before the first event only; later failures are sent as an event.
     """
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-
-    def put(item: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop ends with the server, a job a moment later
-            loop.call_soon_threadsafe(queue.put_nowait, item)
-
+    put, queue = inbox()
     ask.emit = put
     future = pool.submit(ask, budget)
     future.add_done_callback(put)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import re
 import threading
@@ -12,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from imc_lite.server.budget import Budget
+from imc_lite.server.budget import Budget, inbox
 from imc_lite.server.errors import ApiError, internal, refused
 from imc_lite.upstream.client import Reply, Upstream, UpstreamError, broken
 
@@ -69,11 +67,7 @@ async def exchange(
         UpstreamError: it cannot be reached, or its reply breaks off.
         ApiError: the budget is over.
     """
-    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
-
-    def put(item: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop ends with the server, a thread a moment later
-            loop.call_soon_threadsafe(queue.put_nowait, item)
+    put, queue = inbox()
 
     def talk() -> None:
         try:
