@@ -201,6 +201,24 @@ def test_remedies_of_the_default_model_never_make_things_worse(imc):
     assert all(isinstance(r, Remedy) and r.after <= r.before for r in imc.prototypes.remedies)
 
 
+def test_a_remedy_that_saves_little_is_not_used(imc):
+    stored = next(r for r in imc.prototypes.remedies if (r.kind, r.severity) == ("bias_field", 5))
+    assert stored.map_index is not None and 0.9 * stored.before < stored.after < stored.before
+    used = imc.prototypes.remedy("bias_field", 5)
+    assert (used.restore, used.map_index, used.after) == (False, None, stored.before)
+    named = 0
+    for path in IMAGES:
+        noisy = apply_to_image(load_image(path), "bias_field", 5, seed=1)
+        perception = imc.model.perceive(noisy)
+        seen = imc.see(noisy, perception)
+        if (seen.report.noise.kind, seen.report.noise.severity) == ("bias_field", 5):
+            named += 1
+            assert not seen.report.calibrated and np.array_equal(seen.tokens, perception.tokens)
+    assert named
+    # One that saves more is used as it is.
+    assert imc.prototypes.remedy("motion_blur", 1) in imc.prototypes.remedies
+
+
 @pytest.mark.slow
 def test_prototypes_build_from_a_folder(default_bundle, clean_pictures, tmp_path):
     out = tmp_path / "ours.safetensors"

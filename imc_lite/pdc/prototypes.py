@@ -7,7 +7,7 @@ no array stands in the header as JSON. The names in the file are those of its fi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,12 @@ class Prototypes:
     facts: dict[str, object]
 
     def remedy(self, kind: str, severity: int) -> Remedy | None:
-        """None for clean and unknown pictures: they are left alone."""
-        return next((r for r in self.remedies if (r.kind, r.severity) == (kind, severity)), None)
+        """What is done about a noise: nothing where no remedy pays. None for clean and unknown pictures: they are left
+        alone."""
+        found = next((r for r in self.remedies if (r.kind, r.severity) == (kind, severity)), None)
+        if found is None or found.pays:
+            return found
+        return replace(found, restore=False, map_index=None, after=found.before)
 
     def low_rank_map(self, remedy: Remedy) -> LowRankMap | None:
         """The map of a remedy, in float32; None where it has none."""
