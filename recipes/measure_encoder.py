@@ -2,7 +2,7 @@
 
     python recipes/measure_encoder.py --bundle BUNDLE -o recipes/results/encoder.json
 
-Packaged pictures: ranges are taken from 48, everything is measured on the other 88. One thread, in turns within one
+Packaged pictures: ranges are taken from 48, everything is measured on 96 others. One thread, in turns within one
 process: machines drift, so ratios are taken round by round. PyTorch runs eagerly, its affine folded into the
 convolutions beforehand.
 """

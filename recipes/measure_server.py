@@ -74,7 +74,10 @@ async def post_at_once(port: int, bodies: list[tuple[str, dict]]) -> list[tuple[
         began = time.perf_counter()
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n"
+        )
         writer.write(head.encode() + b"Connection: close\r\n\r\n" + data)
         await writer.drain()
         raw = await reader.read()
@@ -99,8 +102,9 @@ def overhead(server: Server, imc: IMC, data: bytes, picture: str, rounds: int) -
     body = chat(picture, QUESTIONS[0])
     direct, served, beside = [], [], []
     for i in range(rounds + 3):
+        fresh = IMC(imc.model, imc.prototypes)  # one that has not encoded this picture already
         began = time.perf_counter()
-        imc.answer(data, QUESTIONS[0])
+        fresh.answer(data, QUESTIONS[0])
         seconds = time.perf_counter() - began
         _, reply, whole = post(connection, CHAT, body)
         if i >= 3:
