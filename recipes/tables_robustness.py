@@ -56,8 +56,8 @@ def figures() -> str:
         f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged. "
         f"Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
-        f"with a blank picture. Findings that it was trained on, in other words, on other patients' pictures, and in "
-        f"brackets with another picture of the same set: {seen}.",
+        f"with a blank picture. Findings that it was trained on, in other words and on other pictures (of other "
+        f"patients, where these are known), and in brackets with another picture of the same set: {seen}.",
         f"Clinicians' own yes-or-no questions: {percent(closed['image'])}, open ones {percent(opened['image'])}: **do "
         "not rely on those answers** ([why](docs/measured.md#clean-pictures-and-questions)).",
         f"Cost: {cost['answer']['seconds_median']} s and {cost['answer']['peak_mib']} MiB for one `imc-lite answer` "
