@@ -121,7 +121,7 @@ def server() -> str:
         f"| of it outside the report's `total`, client included, median | {cost['outside_the_report_ms_median']} ms |",
     ]
     before, after = found["machine"]["load_average_before_and_after"]
-    shared = f"Other work shared the cores meanwhile (load average {before} before, {after} after), so times are long."
+    shared = f"Load average of the machine {before} before and {after} after."
     return "\n".join([*lines, "", shared])
 
 
