@@ -14,6 +14,7 @@ os.environ.update(ONE_THREAD)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from serving import data_uri  # noqa: E402
 
 try:
     import torch
@@ -48,6 +49,12 @@ def default_model(default_bundle):
 @pytest.fixture(scope="session")
 def chest() -> Path:
     return IMAGES / "synpic28602.jpg"
+
+
+@pytest.fixture(scope="session")
+def picture(chest) -> str:
+    """The same as a data URI."""
+    return data_uri(chest.read_bytes(), "image/jpeg")
 
 
 @pytest.fixture(scope="session")

@@ -87,11 +87,6 @@ def imc(default_model, default_bundle):
 
 
 @pytest.fixture(scope="module")
-def picture(chest):
-    return data_uri(chest.read_bytes(), "image/jpeg")
-
-
-@pytest.fixture(scope="module")
 def noisy(chest):
     buffer = io.BytesIO()
     Image.fromarray(apply_to_image(load_image(chest), "impulse", 4, 0)).save(buffer, "PNG")

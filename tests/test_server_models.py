@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
-from serving import Server, ask, data_uri
+from serving import Server, ask
 
 from imc_lite import IMC
 
@@ -49,11 +49,6 @@ def server(hub, options, tmp_path_factory):
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log and "unexpected" not in server.log
-
-
-@pytest.fixture(scope="module")
-def picture(chest):
-    return data_uri(chest.read_bytes(), "image/jpeg")
 
 
 def chat(picture, tokens, **more):

@@ -92,11 +92,6 @@ def client(server):
 
 
 @pytest.fixture(scope="module")
-def picture(chest):
-    return data_uri(chest.read_bytes(), "image/jpeg")
-
-
-@pytest.fixture(scope="module")
 def noisy(chest):
     return apply_to_image(load_image(chest), "impulse", 3, 0)
 

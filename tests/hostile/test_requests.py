@@ -31,11 +31,6 @@ SPOILT = " ".join(["hwhat", "isz", "teh", "modlity", "oof", "thsi", "pictuer"] *
 FREE = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-@pytest.fixture(scope="module")
-def picture(chest):
-    return data_uri(chest.read_bytes(), "image/jpeg")
-
-
 def chat(picture: str, question: str, **more) -> dict:
     """Without repair, so that it is the language model's own pass that takes long."""
     return {"messages": ask(picture, question), "max_tokens": 16, "imc": {"sms": False}, **more}
