@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
 MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
+MOST_QUESTIONS = 100  # about one picture, in a row of a batch or a request
 
 
 class IMC:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from imc_lite.models.base import TokenLogprob
 
 
+OWN = ("answer", "confidence", "question", "timings_ms")  # what each of several answers about a picture has of its own
+
+
 @dataclass(frozen=True)
 class Noise:
     """Verdict on an image: `kind` from the noise bank, "clean" or "unknown"; `severity` 0-5."""
@@ -92,3 +95,10 @@ class Result:
         del row["top_logprobs"]
         row["question"] = self.question.to_dict()
         return {"id": row.pop("id"), **row}
+
+    def to_entry(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The row of one of several answers about a picture: its own entry, and what it shares with the others."""
+        shared = self.to_dict()
+        entry = {name: shared.pop(name) for name in OWN}
+        del entry["timings_ms"]["load"]
+        return entry, shared

@@ -13,8 +13,6 @@ from imc_lite.errors import ImcError, shown
 from imc_lite.files import is_stream
 from imc_lite.pipeline import IMC
 
-OWN = ("answer", "confidence", "question", "timings_ms")  # what each of several answers about a picture has of its own
-
 
 def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
     """The JSON line that answers a case: the row of `--json` and what it is an answer to, or an error.
@@ -65,9 +63,7 @@ def _answer_each(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
     def ask(question: str | None) -> dict[str, Any]:
         if question is None:
             raise ImcError("this question is no text; write text")
-        row = imc.answer(picture, question, of_many=True).to_dict()
-        entry = {name: row.pop(name) for name in OWN}
-        del entry["timings_ms"]["load"]
+        entry, row = imc.answer(picture, question, of_many=True).to_entry()
         if not plan.timings:
             del entry["timings_ms"]
         shared.update(row)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from imc_lite.errors import ImcError
+from imc_lite.pipeline import MOST_QUESTIONS
 
 LONGEST = 1 << 20  # bytes of a line; a question has at most 2,000 characters, a path 4,096
-MOST_QUESTIONS = 100  # of a row
 DIGITS = 16  # of the SHA-256 that stands for a case
 LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 

@@ -70,13 +70,13 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
 
     @app.post("/v1/chat/completions", response_model=schema.ChatCompletion, responses=WORK | STREAM, tags=["OpenAI"])
     async def chat(body: schema.ChatRequest, request: Request) -> Response:
-        """Answer a question about a picture, whole or as server-sent events."""
-        url, question, limit = read(body, (pool.model_id, "default"), settings.max_new_tokens)
-        check_question(question)
+        """Answer a question about a picture, or several, whole or as server-sent events."""
+        url, questions, limit = read(body, (pool.model_id, "default"), settings.max_new_tokens)
         options = body.imc or schema.ImcOptions()
         ask = jobs.Ask(
             picture=await receive(url, options, settings, _budget(request)),
-            question=question,
+            questions=questions,
+            several=options.questions is not None,
             pdc=options.pdc,
             sms=options.sms,
             max_new_tokens=limit,
@@ -84,18 +84,18 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
 
-        def done(row: dict[str, Any]) -> None:
-            metrics.tokens.inc(ask.tokens)
-            metrics.count(row["image"])
+        def done(answers: jobs.Answers) -> None:
+            metrics.tokens.inc(sum(answered.tokens for answered in answers.each))
+            metrics.count(answers.report["image"])
 
         if body.stream:
             usage = body.stream_options is not None and bool(body.stream_options.include_usage)
             stream = events(pool, ask, usage, _budget(request), done)
             first = await anext(stream)
             return StreamingResponse(_after(first, stream), media_type="text/event-stream")
-        row = await pool.run(ask, _budget(request))
-        done(row)
-        return JSONResponse(completion(row, ask))
+        answers = await pool.run(ask, _budget(request))
+        done(answers)
+        return JSONResponse(completion(answers, ask))
 
 
 def _looks(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> None:

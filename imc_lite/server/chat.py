@@ -1,4 +1,4 @@
-"""OpenAI's chat, spoken by a model that answers one question about one picture."""
+"""OpenAI's chat, spoken by a model that answers single questions about one picture."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from imc_lite.models.base import TokenLogprob
 from imc_lite.server import schema
 from imc_lite.server.budget import Budget, inbox
 from imc_lite.server.errors import ApiError, internal, no_model, refused
-from imc_lite.server.jobs import Ask
+from imc_lite.server.jobs import Answered, Answers, Ask, Growth
 from imc_lite.server.pool import Pool, awaitable
+from imc_lite.sms.question import check_questions
 
 
-def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[str, str, int]:
-    """The picture's URL, the question and the most tokens of the answer.
+def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[str, tuple[str, ...], int]:
+    """The picture's URL, the questions about it and the most tokens of each answer.
 
     Raises:
         ApiError: another model, nothing asked, no picture or several, or something that this model cannot do.
+        ImcError: a question that cannot be asked.
     """
     if body.model and body.model.lower() not in (m.lower() for m in models):
         raise no_model(models[0])
@@ -38,10 +40,17 @@ def read(body: schema.ChatRequest, models: tuple[str, ...], most: int) -> tuple[
         raise ApiError(400, message, code="bad_input", param="messages")
     if len(pictures[-1]) > 1:
         raise ApiError(400, "one picture a question; ask about each in turn", code="bad_input", param="messages")
-    question = " ".join(p.text for p in _parts(asked[-1]) if isinstance(p, schema.TextPart))
+    text = " ".join(p.text for p in _parts(asked[-1]) if isinstance(p, schema.TextPart))
+    questions: tuple[str, ...] = (text,)
+    if body.imc is not None and body.imc.questions is not None:
+        questions = tuple(body.imc.questions)
+        if text.strip():
+            message = "imc.questions stand in the place of the last message's text; leave one of the two out"
+            raise ApiError(400, message, code="bad_input", param="imc.questions")
+    check_questions(questions)
     limit = body.max_completion_tokens or body.max_tokens or most
     url = pictures[-1][0].image_url
-    return url if isinstance(url, str) else url.url, question, min(limit, most)
+    return url if isinstance(url, str) else url.url, questions, min(limit, most)
 
 
 def _parts(message: schema.Message) -> list[schema.TextPart | schema.ImagePart]:
@@ -49,18 +58,25 @@ def _parts(message: schema.Message) -> list[schema.TextPart | schema.ImagePart]:
     return [schema.TextPart(type="text", text=content)] if isinstance(content, str) else content
 
 
-def completion(row: dict[str, Any], ask: Ask) -> dict[str, Any]:
-    """OpenAI's chat.completion with the report beside it."""
-    message = {"role": "assistant", "content": row["answer"], "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": _logprobs(ask), "finish_reason": _finish(ask)}
-    head = _head(ask, row["model"]["id"], "chat.completion")
-    return {**head, "choices": [choice], "usage": _usage(ask), "imc": row}
+def completion(answers: Answers, ask: Ask) -> dict[str, Any]:
+    """OpenAI's chat.completion with a choice a question, and the report beside them."""
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": answered.result.answer, "refusal": None},
+            "logprobs": _logprobs(answered, ask),
+            "finish_reason": _finish(answered, ask),
+        }
+        for index, answered in enumerate(answers.each)
+    ]
+    head = _head(ask, answers.report["model"]["id"], "chat.completion")
+    return {**head, "choices": choices, "usage": _usage(answers), "imc": answers.report}
 
 
 async def events(
-    pool: Pool, ask: Ask, usage: bool, budget: Budget, done: Callable[[dict[str, Any]], object]
+    pool: Pool, ask: Ask, usage: bool, budget: Budget, done: Callable[[Answers], object]
 ) -> AsyncGenerator[str, None]:
-    """Server-sent events as the answer grows; the last chunk with a choice carries the report.
+    """Server-sent events as the answers grow, one after the other; the last chunk with a choice carries the report.
 
     Raises:
         ApiError, ImcError: before the first event only; later failures are sent as an event.
@@ -69,36 +85,40 @@ async def events(
     ask.emit = put
     future = pool.submit(ask, budget)
     future.add_done_callback(put)
-    sent, began = "", False
+    begun, sent = -1, ""  # the choice that grows, and what was sent of its text
+    last = len(ask.questions) - 1
 
-    def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
-        logprobs = None if finish is None else _logprobs(ask)
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    def event(index: int, delta: dict[str, Any], whole: Answered | None = None, **more: Any) -> str:
+        logprobs, finish = (None, None) if whole is None else (_logprobs(whole, ask), _finish(whole, ask))
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         chunk = {**_head(ask, pool.model_id, "chat.completion.chunk"), "choices": [choice], **more}
         return _event(chunk | ({"usage": None} if usage else {}))
 
     try:
         while True:
             item = await budget.wait(queue.get())
-            row = await budget.wait(awaitable(future)) if item is future else None
-            text = item if row is None else row["answer"]
-            if not began:
-                yield event({"role": "assistant", "content": "", "refusal": None})
-                began = True
-            # The text so far may be cut inside a character; it is sent once it is whole.
-            if text.startswith(sent) and len(text) > len(sent) and (row is not None or not text.endswith("\ufffd")):
-                yield event({"content": text[len(sent) :]})
-                sent = text
-            if row is not None:
+            if item is future:
                 break
-        done(row)
-        yield event({}, _finish(ask), imc=row)
+            growth: Growth = item
+            index, text, whole = growth.index, growth.text, growth.whole
+            if index != begun:
+                yield event(index, {"role": "assistant", "content": "", "refusal": None})
+                begun, sent = index, ""
+            # The text so far may be cut inside a character; it is sent once it is whole.
+            if text.startswith(sent) and len(text) > len(sent) and (whole is not None or not text.endswith("\ufffd")):
+                yield event(index, {"content": text[len(sent) :]})
+                sent = text
+            if whole is not None and index < last:
+                yield event(index, {}, whole)
+        answers = await budget.wait(awaitable(future))
+        done(answers)
+        yield event(last, {}, answers.each[last], imc=answers.report)
         if usage:
             head = _head(ask, pool.model_id, "chat.completion.chunk")
-            yield _event({**head, "choices": [], "usage": _usage(ask)})
+            yield _event({**head, "choices": [], "usage": _usage(answers)})
         yield "data: [DONE]\n\n"
     except Exception as error:
-        if not began:
+        if begun < 0:
             raise
         known = error if isinstance(error, ApiError) else internal()
         if isinstance(error, ImcError):
@@ -116,17 +136,17 @@ def _head(ask: Ask, model: str, kind: str) -> dict[str, Any]:
     return {"id": ask.id, "object": kind, "created": int(time.time()), "model": model}
 
 
-def _finish(ask: Ask) -> str:
-    return "length" if ask.tokens >= ask.max_new_tokens else "stop"
+def _finish(answered: Answered, ask: Ask) -> str:
+    return "length" if answered.tokens >= ask.max_new_tokens else "stop"
 
 
-def _logprobs(ask: Ask) -> dict[str, Any] | None:
+def _logprobs(answered: Answered, ask: Ask) -> dict[str, Any] | None:
     """The tokens of the answer, and of each as many of the likeliest as were asked for; None where none were."""
     if ask.top_logprobs is None:
         return None
     rows = [
         {**_token(likeliest[0]), "top_logprobs": [_token(c) for c in likeliest[: ask.top_logprobs]]}
-        for likeliest in ask.found
+        for likeliest in answered.result.top_logprobs
     ]
     return {"content": rows, "refusal": None}
 
@@ -135,7 +155,7 @@ def _token(candidate: TokenLogprob) -> dict[str, Any]:
     return {"token": candidate.text, "logprob": candidate.logprob, "bytes": list(candidate.text.encode())}
 
 
-def _usage(ask: Ask) -> dict[str, int]:
-    """Tokens of the question and of the answer; the picture's are not counted."""
-    asked, answered = ask.prompt_tokens, ask.tokens
+def _usage(answers: Answers) -> dict[str, int]:
+    """Tokens of all questions and of all answers; the picture's are not counted."""
+    asked, answered = sum(a.prompt_tokens for a in answers.each), sum(a.tokens for a in answers.each)
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}

@@ -10,60 +10,112 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imc_lite.models.base import TokenLogprob
+from imc_lite.errors import ImcError
+from imc_lite.images.load import LoadedImage
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
+from imc_lite.results import Result
 from imc_lite.server.pictures import Picture, data_uri
 from imc_lite.server.pool import Job
 
 SHOWN = 640  # longest side of the picture that goes back to the page
 
 
+@dataclass(frozen=True)
+class Answered:
+    """An answer, with how many tokens it has, and its question."""
+
+    result: Result
+    tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The answer to the question at `index` as far as it has come; `whole` where that is all of it."""
+
+    index: int
+    text: str
+    whole: Answered | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came of all questions, and the report: the row of `imc-lite answer --json`, or a batch's of several."""
+
+    each: tuple[Answered, ...]
+    report: dict[str, Any]
+
+
 @dataclass
 class Ask:
-    """Answers a question; `emit` gets the answer so far after every token, `tokens` counts them.
+    """Answers questions about one picture, which is encoded once.
 
-    `top_logprobs`, where it is not None, has of each token at least that many of the likeliest put into `found`.
+    several: whether the report is that of several questions.
+    top_logprobs: where it is not None, at least that many of the likeliest come with each token.
+    emit: gets every answer as it grows.
     """
 
     picture: Picture
-    question: str
+    questions: tuple[str, ...]
+    several: bool
     pdc: bool
     sms: bool
     max_new_tokens: int
     id: str
-    emit: Callable[[str], object] | None = None
-    tokens: int = 0
-    prompt_tokens: int = 0
     top_logprobs: int | None = None
-    found: tuple[tuple[TokenLogprob, ...], ...] = ()
+    emit: Callable[[Growth], object] | None = None
 
-    def __call__(self, imc: IMC, deadline: Deadline) -> dict[str, Any]:
-        """The row of `imc-lite answer --json`."""
+    def __call__(self, imc: IMC, deadline: Deadline) -> Answers:
+        """All answers.
+
+        Raises:
+            ImcError: the picture or one of the questions cannot be used; it is said which question.
+            DeadlineError: they are no longer wanted.
+        """
         began = time.perf_counter()
-        picture = self.picture.load()
-        load = 1000 * (time.perf_counter() - began)
         view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms)
-        result = view.answer(
-            picture,
-            self.question,
-            id=self.id,
-            max_new_tokens=self.max_new_tokens,
-            on_text=self._on_text,
-            deadline=deadline,
-            top_logprobs=0 if self.top_logprobs is None else max(1, self.top_logprobs),
-        )
-        self.found = result.top_logprobs
-        self.prompt_tokens = len(imc.model.encode(result.question.repaired))
-        row = result.to_dict()
-        timings = row["timings_ms"]
-        timings["load"], timings["total"] = round(load, 3), round(timings["total"] + load, 3)
-        return row
+        picture = view.load(self.picture.load())
+        load = time.perf_counter() - began
+        each = tuple(self._answer(view, picture, index, deadline) for index in range(len(self.questions)))
+        times = {"load": load, "total": time.perf_counter() - began}
+        timings = {name: round(1000 * seconds, 3) for name, seconds in times.items()}
+        if not self.several:
+            row = each[0].result.to_dict()
+            return Answers(each, {**row, "timings_ms": row["timings_ms"] | timings})
+        entries, shared = zip(*(answered.result.to_entry() for answered in each), strict=True)
+        return Answers(each, {**shared[0], "answers": list(entries), "timings_ms": timings})
 
-    def _on_text(self, text: str) -> None:
-        self.tokens += 1
+    def _answer(self, view: IMC, picture: LoadedImage, index: int, deadline: Deadline) -> Answered:
+        tokens = 0
+
+        def grow(text: str) -> None:
+            nonlocal tokens
+            tokens += 1
+            self._emit(Growth(index, text))
+
+        try:
+            result = view.answer(
+                picture,
+                self.questions[index],
+                id=self.id,
+                max_new_tokens=self.max_new_tokens,
+                on_text=grow,
+                deadline=deadline,
+                top_logprobs=0 if self.top_logprobs is None else max(1, self.top_logprobs),
+                of_many=len(self.questions) > 1,
+            )
+        except ImcError as error:
+            if len(self.questions) == 1:
+                raise
+            raise ImcError(f"question {index + 1}: {error}") from error
+        whole = Answered(result, tokens, len(view.model.encode(result.question.repaired)))
+        self._emit(Growth(index, result.answer, whole))
+        return whole
+
+    def _emit(self, growth: Growth) -> None:
         if self.emit is not None:
-            self.emit(text)
+            self.emit(growth)
 
 
 def inspect(picture: Picture) -> Job[dict[str, Any]]:

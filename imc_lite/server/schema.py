@@ -7,25 +7,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_lite.images.dicom.windows import CHANNELS, WHOLE, WINDOWS
-from imc_lite.pipeline import MOST_TOP_LOGPROBS
+from imc_lite.pipeline import MOST_QUESTIONS, MOST_TOP_LOGPROBS
 
 MAX_MESSAGES = 200
 # A grey pixel, for the examples of the description.
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
-EXAMPLE: dict[str, Any] = {
-    "model": "default",
-    "messages": [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "What modality is this?"},
-                {"type": "image_url", "image_url": {"url": PIXEL}},
-            ],
-        }
-    ],
-}
+PARTS: list[dict[str, Any]] = [
+    {"type": "text", "text": "What modality is this?"},
+    {"type": "image_url", "image_url": {"url": PIXEL}},
+]
+EXAMPLE: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content": PARTS}]}
 # Values that ask for nothing; anything else of these is refused, because leaving it out would mislead.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -88,6 +81,12 @@ class ImcOptions(View):
 
     pdc: bool = Field(default=True, description="look for image noise and calibrate")
     sms: bool = Field(default=True, description="repair a damaged question")
+    questions: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_QUESTIONS,
+        description="about the one picture, in the place of the message's text; each has its choice",
+    )
 
 
 class StreamOptions(BaseModel):
@@ -96,15 +95,9 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's chat request. The last user message asks; the picture is the last one of any user message."""
+    """OpenAI's chat request. The last user message asks, or `imc.questions`; the picture is the last of any user's."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="allow",
-        json_schema_extra={
-            "example": EXAMPLE,
-        },
-    )
+    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra={"example": EXAMPLE})
 
     model: str | None = Field(default="default", description="may be left out or empty: there is one model")
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -117,9 +110,7 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(default=None, ge=0, le=1, description="without effect")
     seed: int | None = Field(default=None, description="without effect")
     logprobs: bool | None = Field(default=False, description="of the answer's tokens; in a stream with its last choice")
-    top_logprobs: int | None = Field(
-        default=None, ge=0, le=MOST_TOP_LOGPROBS, description="of so many tokens at each place"
-    )
+    top_logprobs: int | None = Field(default=None, ge=0, le=MOST_TOP_LOGPROBS, description="of so many at each place")
     imc: ImcOptions | None = None
 
 
@@ -183,13 +174,16 @@ class QuestionReport(BaseModel):
     reason: str | None
 
 
-class Report(BaseModel):
+class Shared(BaseModel):
     id: str | None
     image: ImageReport
-    question: QuestionReport
     timings_ms: dict[str, float]
     model: dict[str, str]
     versions: dict[str, str]
+
+
+class Report(Shared):
+    question: QuestionReport
 
 
 class Answer(Report):
@@ -197,6 +191,21 @@ class Answer(Report):
 
     answer: str
     confidence: float
+
+
+class Entry(BaseModel):
+    """One of several answers."""
+
+    answer: str
+    confidence: float
+    question: QuestionReport
+    timings_ms: dict[str, float]
+
+
+class Answers(Shared):
+    """As a row of `imc-lite answer --batch` with several questions."""
+
+    answers: list[Entry]
 
 
 class ChatMessage(BaseModel):
@@ -242,7 +251,7 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    imc: Answer
+    imc: Answer | Answers
 
 
 class ForwardedAnswer(Report):

@@ -59,6 +59,21 @@ def check_question(question: str) -> str:
     return text
 
 
+def check_questions(questions: Sequence[str]) -> None:
+    """Refuse what is no question; of several, the error says which one.
+
+    Raises:
+        ImcError: as for `check_question`.
+    """
+    for number, question in enumerate(questions, 1):
+        try:
+            check_question(question)
+        except ImcError as error:
+            if len(questions) == 1:
+                raise
+            raise ImcError(f"question {number}: {error}") from error
+
+
 def normal_form(text: str) -> str:
     """Text in Unicode NFC without surrogates, which come from undecodable bytes on the command line and which no
     tokenizer takes."""
