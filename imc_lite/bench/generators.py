@@ -43,9 +43,8 @@ class Generator:
         try:
             noisy = np.asarray(self.function(picture.copy(), severity, seed))
         except Exception as error:  # what somebody else's function raises is not known
-            what = f"{type(error).__name__}: {shown(error)}"
             raise ImcError(
-                f"the noise {self.name} failed at severity {severity} ({what}); mend it, or leave it out"
+                f"the noise {self.name} failed at severity {severity} ({_in_words(error)}); mend it, or leave it out"
             ) from error
         if noisy.dtype != np.uint8 or noisy.shape != picture.shape:
             raise ImcError(
@@ -72,9 +71,7 @@ def load_generators(source: str, taken: tuple[str, ...]) -> tuple[Generator, ...
     try:
         found = entry() if callable(entry) else None
     except Exception as error:  # what somebody else's function raises is not known
-        raise ImcError(
-            f"{ENTRY}() of {shown(source)} failed ({type(error).__name__}: {shown(error)}); mend it"
-        ) from error
+        raise ImcError(f"{ENTRY}() of {shown(source)} failed ({_in_words(error)}); mend it") from error
     if not isinstance(found, Mapping) or not found or not all(callable(f) for f in found.values()):
         raise ImcError(f"{shown(source)} has no function {ENTRY} that gives noises by their names; see docs/bench.md")
     for name in found:
@@ -99,8 +96,12 @@ def _module(source: str) -> ModuleType:
     except ImcError:
         raise
     except Exception as error:  # it is somebody else's code
-        what = f"{type(error).__name__}: {shown(error)}"
         raise ImcError(
-            f"{shown(source)} cannot be imported ({what}); name a Python file, or an installed module"
+            f"{shown(source)} cannot be imported ({_in_words(error)}); name a Python file, or an installed module"
         ) from error
     return module
+
+
+def _in_words(error: Exception) -> str:
+    """An error's kind and text."""
+    return f"{type(error).__name__}: {shown(error)}"
