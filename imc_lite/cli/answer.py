@@ -111,12 +111,12 @@ def answer(
     source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
     picture = load_shown(source, **view)
     imc = open_model()
-    failed = False
+    several, failed = len(questions) > 1, False
     for number, question in enumerate(questions, 1):
         try:
-            result = imc.answer(picture, question, of_many=len(questions) > 1)
+            result = imc.answer(picture, question, of_many=several)
         except ImcError as error:
-            if len(questions) == 1:
+            if not several:
                 raise
             # The others are answered, and each answer stands in the line of its question.
             click.echo(f"imc-lite: question {number}: {error}", err=True)
@@ -129,7 +129,7 @@ def answer(
             click.echo(json.dumps(row, ensure_ascii=False))
         else:
             if not no_sms:
-                _say_why_unchecked(result.question, "the question" if len(questions) == 1 else f"question {number}")
+                _say_why_unchecked(result.question, f"question {number}" if several else "the question")
             click.echo(result.answer)
     if failed:
         sys.exit(2)
@@ -174,18 +174,12 @@ def _check_questions(questions: tuple[str, ...]) -> None:
     Raises:
         ImcError: one of them cannot be asked, or they are the words of one that lacks its quotes.
     """
-    from imc_lite.sms.question import check_question
+    from imc_lite.sms.question import check_questions
 
-    if len(questions) == 1:
-        check_question(questions[0])
-        return
-    for number, question in enumerate(questions, 1):
-        try:
-            check_question(question)
-        except ImcError as error:
-            raise ImcError(f"question {number}: {error}") from error
+    check_questions(questions)
     # Is it clear? came without quotes; "Modality?" "Plane?" are two questions.
-    if all(len(question.split()) == 1 for question in questions) and not any("?" in q for q in questions[:-1]):
+    words = len(questions) > 1 and all(len(question.split()) == 1 for question in questions)
+    if words and not any("?" in question for question in questions[:-1]):
         raise click.UsageError(f"{len(questions)} single words came as a question each; put a question in quotes.")
 
 
