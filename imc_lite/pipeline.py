@@ -21,9 +21,13 @@ from imc_lite.pdc.recent import RecentPictures
 from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_picture, treat_picture
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
+from imc_lite.sms.spacing import keep_spacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from imc_lite.upstream.answering import Shown
+    from imc_lite.upstream.client import Upstream
 
 MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
 MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
@@ -38,16 +42,24 @@ class IMC:
     'x-ray'
     """
 
-    def __init__(self, model: MLLM, prototypes: Prototypes | None = None, *, sms: bool = True) -> None:
+    def __init__(
+        self, model: MLLM, prototypes: Prototypes | None = None, *, sms: bool = True, upstream: Upstream | None = None
+    ) -> None:
         """Answer with an opened model; `from_pretrained` opens one by name.
 
         Args:
             model: the model.
             prototypes: of its encoder; without them noise is neither looked for nor calibrated.
             sms: repair damaged questions.
+            upstream: another server that `answer` asks in the model's place; the model looks for noise and repairs.
         """
-        self.model, self.prototypes, self.sms = model, prototypes, sms
-        self._recent = RecentPictures()
+        self.model, self.prototypes, self.sms, self.upstream = model, prototypes, sms, upstream
+        self._recent: RecentPictures[Treated] = RecentPictures()
+        self._elsewhere = None
+        if upstream is not None:
+            from imc_lite.upstream.answering import UpstreamAnswers
+
+            self._elsewhere = UpstreamAnswers(upstream, model, prototypes)
 
     @classmethod
     def from_pretrained(
@@ -62,6 +74,9 @@ class IMC:
         pdc: bool = True,
         sms: bool = True,
         prototypes: Path | None = None,
+        upstream: str | None = None,
+        upstream_model: str | None = None,
+        upstream_timeout: float | None = None,
     ) -> IMC:
         """Open the default model, a bundle folder, or a Hugging Face vision-language model.
 
@@ -74,23 +89,36 @@ class IMC:
             quant: of a Hugging Face language model: "none", "int8" (torchao, CPU), "int4" (bitsandbytes, CUDA); "auto"
                 is int4 on CUDA and none on the CPU.
             threads: CPU threads.
-            offline: fetch nothing: the default model's base weights, or the checkpoint, must be in the cache.
+            offline: fetch nothing: the default model's base weights, or the checkpoint, must be in the cache, and an
+                upstream on this machine.
             pdc: look for image noise and calibrate (PDC); False answers as the plain model does.
             sms: repair damaged questions (SMS); False asks them as they are.
             prototypes: a file of `imc-lite prototypes build`; a bundle brings its own. A Hugging Face model without
                 them answers, but noise is neither looked for nor calibrated.
+            upstream: base URL of a server of OpenAI's chat API that answers, such as http://127.0.0.1:11434/v1; the
+                model then looks for noise and repairs the question. A key is taken from IMC_LITE_UPSTREAM_KEY.
+            upstream_model: the model's name there; without it the upstream chooses.
+            upstream_timeout: seconds that an answer of the upstream may take, 60 by default.
 
         Raises:
-            ImcError: no such model, one that is not supported, the default one cannot be built, or the prototypes
-                belong to another encoder.
+            ImcError: no such model, one that is not supported, the default one cannot be built, the prototypes belong
+                to another encoder, or the upstream's URL, model, timeout or key cannot be meant.
         """
         from imc_lite.models.open import open_mllm
 
+        asked = None
+        if upstream is not None:
+            from imc_lite.upstream.client import TIMEOUT, Upstream
+
+            seconds = TIMEOUT if upstream_timeout is None else upstream_timeout
+            asked = Upstream(upstream, upstream_model, timeout=seconds, offline=offline)
+        elif upstream_model is not None or upstream_timeout is not None:
+            raise ImcError("the upstream's model and timeout go with an upstream; give its URL")
         opened = open_mllm(model, processor=processor, device=device, quant=quant, threads=threads, offline=offline)
         file = (prototypes or opened.prototypes_file()) if pdc else None
         if file is None:
-            return cls(opened, sms=sms)
-        return cls(opened, load_prototypes(file, opened.identity), sms=sms)
+            return cls(opened, sms=sms, upstream=asked)
+        return cls(opened, load_prototypes(file, opened.identity), sms=sms, upstream=asked)
 
     def repair(self, question: str, *, deadline: Deadline = NEVER) -> QuestionReport:
         """The question with its damage repaired where that is safe, and every edit.
@@ -178,7 +206,7 @@ class IMC:
             window: of a DICOM picture, see `imc_lite.images.load.load_image`.
             frame: of a DICOM file, counted from 1.
             max_new_tokens: the answer is cut off there.
-            on_text: called with the answer so far after every token; what it raises ends the answer.
+            on_text: called with the answer so far after every token, with an upstream's once; what it raises ends it.
             deadline: looked at between the steps and before every pass of the language model.
             top_logprobs: of each token of the answer, so many of the likeliest come with it (`Result.top_logprobs`).
             of_many: more questions about this picture come with this one. The default model on the CPU then reads what
@@ -186,43 +214,59 @@ class IMC:
 
         Raises:
             ImcError: the image or the question cannot be used, the prototypes were built with another window,
-                `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, or the model does not tell them.
+                `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, the model does not tell them, or the
+                upstream does not answer (`imc_lite.upstream.errors`).
             DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
-        question = check_question(question)
+        asked, question = question, check_question(question)
         if max_new_tokens not in range(1, MOST_NEW_TOKENS + 1):
             raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
         if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
             raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
+        more = self._more(top_logprobs, of_many)
+        picture = self.load(image, window, frame)
+        loaded = time.perf_counter()
+        deadline.check()
+        seen: Treated | Shown
+        seen = self._elsewhere.see(picture) if self._elsewhere else self._recent.get(picture.pixels, self.see)
+        perceived = time.perf_counter()
+        off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
+        report = self.repair(question, deadline=deadline) if self.sms else off
+        repaired = time.perf_counter()
+        if isinstance(seen, Treated):
+            generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline, **more)
+            answered = {"id": self.model.id, "version": self.model.version}
+        else:
+            text = keep_spacing(asked, report.repaired)
+            generation, name = seen.ask(text, max_new_tokens, on_text, deadline, top_logprobs)
+            answered = {"id": name, "version": "unknown"}
+        done = time.perf_counter()
+        marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
+        marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
+        logprobs = generation.logprobs
+        return Result(
+            id=id,
+            answer=generation.text,
+            confidence=math.exp(sum(logprobs) / len(logprobs)) if logprobs else None,
+            image=replace(seen.report, path=_path(image)),
+            question=report,
+            timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
+            model=answered,
+            versions=versions(self.model),
+            top_logprobs=generation.top_logprobs,
+        )
+
+    def _more(self, top_logprobs: int, of_many: bool) -> dict[str, int]:
+        """Arguments of `generate` that not every model has, where they are of use."""
+        if self._elsewhere is not None:
+            return {}
         more, known = {"top_logprobs": top_logprobs} if top_logprobs else {}, signature(self.model.generate).parameters
         if more and "top_logprobs" not in known:
             raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
         if of_many and "of_many" in known:
             more["of_many"] = True
-        picture = self.load(image, window, frame)
-        loaded = time.perf_counter()
-        deadline.check()
-        seen = self._recent.get(picture.pixels, self.see)
-        perceived = time.perf_counter()
-        off = QuestionReport(question, question, checked=False, reason="question repair is switched off")
-        report = self.repair(question, deadline=deadline) if self.sms else off
-        repaired = time.perf_counter()
-        generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline, **more)
-        done = time.perf_counter()
-        marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
-        marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
-        return Result(
-            id=id,
-            answer=generation.text,
-            confidence=math.exp(sum(generation.logprobs) / len(generation.logprobs)),
-            image=replace(seen.report, path=_path(image)),
-            question=report,
-            timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
-            model={"id": self.model.id, "version": self.model.version},
-            versions=versions(self.model),
-            top_logprobs=generation.top_logprobs,
-        )
+        return more
 
     def load(self, image: Source | LoadedImage, window: str | None = None, frame: int | None = None) -> LoadedImage:
         """The picture, where the prototypes are for pictures that are shown so.

@@ -69,13 +69,14 @@ class QuestionReport:
 
 @dataclass(frozen=True)
 class Result:
-    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1.
+    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1; None where another
+    server answered and did not give them.
 
     `top_logprobs` are those of `Generation`, where they were asked for; they are not part of the JSON.
     """
 
     answer: str
-    confidence: float
+    confidence: float | None
     image: ImageReport
     question: QuestionReport
     timings_ms: dict[str, float]
@@ -87,7 +88,8 @@ class Result:
     def __repr__(self) -> str:
         noise = f", noise={self.image.noise.kind!r}" if self.image.noise else ""
         edits = f", edits={len(self.question.edits)}" if self.question.edits else ""
-        return f"Result(answer={self.answer!r}, confidence={self.confidence:.3f}{noise}{edits})"
+        sure = "None" if self.confidence is None else f"{self.confidence:.3f}"
+        return f"Result(answer={self.answer!r}, confidence={sure}{noise}{edits})"
 
     def to_dict(self) -> dict[str, Any]:
         """The row that `--json` prints; see docs/json.md for the stable schema."""

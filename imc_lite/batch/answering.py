@@ -12,6 +12,7 @@ from imc_lite.batch.rows import Case, Plan, dump, run_of, view_of
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import is_stream
 from imc_lite.pipeline import IMC
+from imc_lite.upstream.errors import UpstreamUnavailable
 
 
 def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
@@ -19,6 +20,9 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
 
     Whatever goes wrong with one case becomes its row, so that the others are answered; with one of several questions,
     its entry.
+
+    Raises:
+        UpstreamUnavailable: another server is to answer, and it answers nothing now.
     """
     row = _or_error(partial(_answer_each if case.questions else _answer, imc, case, plan))
     return dump({"id": case.id, **row, "run": run_of(case, plan)})
@@ -34,6 +38,8 @@ def is_failed(row: dict[str, Any]) -> bool:
 def _or_error(answered: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return answered()
+    except UpstreamUnavailable:
+        raise  # the run goes on with this case once it is there again
     except ImcError as error:
         return {"error": str(error)}
     except (KeyboardInterrupt, SystemExit):

@@ -29,6 +29,8 @@ def describe(
     device: str = "auto",
     quant: str = "auto",
     offline: bool = False,
+    upstream: str | None = None,
+    upstream_model: str | None = None,
 ) -> dict[str, str]:
     """`run.model`, `run.prototypes` and `run.options` of docs/json.md.
 
@@ -36,7 +38,7 @@ def describe(
     version.
 
     Raises:
-        ImcError: no such model, or the prototypes cannot be read.
+        ImcError: no such model, the prototypes cannot be read, or the upstream's URL cannot be meant.
     """
     if find_plugin(model) is None and (model == "default" or not is_checkpoint(model)):
         bundle = Bundle(find_bundle(model, offline=offline))
@@ -52,6 +54,11 @@ def describe(
         used = _digest(prototypes)
     options = [word for word, on in (("pdc", pdc), ("sms", sms), ("timings", plan.timings)) if on]
     chosen = {"device": device, "quant": quant, "window": plan.window or "auto", "frame": plan.frame or "auto"}
+    if upstream is not None:
+        from imc_lite.upstream.client import Upstream
+
+        asked = Upstream(upstream, upstream_model)
+        chosen |= {"upstream": asked.url, "upstream-model": asked.model or "auto"}
     options += [f"{name}={shown(value)}" for name, value in chosen.items() if value != "auto"]
     return {"model": answering, "prototypes": used if pdc else NONE, "options": " ".join(options)}
 

@@ -1,4 +1,4 @@
-"""`imc-lite answer` and `repair`."""
+"""`imc-lite answer`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from imc_lite.cli.options import ModelChoice, View, lines, model_options, picture_options
+from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
+from imc_lite.cli.repair import say_why_unchecked
 from imc_lite.errors import ImcError
-
-if TYPE_CHECKING:
-    from imc_lite.results import QuestionReport
+from imc_lite.upstream.errors import UpstreamUnavailable
 
 
 @click.command()
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
+@click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
+@click.option("--timeout", type=click.FloatRange(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
 @picture_options
 @model_options
 def answer(
@@ -41,6 +42,9 @@ def answer(
     no_pdc: bool,
     no_sms: bool,
     prototypes: Path | None,
+    upstream: str | None,
+    upstream_model: str | None,
+    timeout: float | None,
     view: View,
     choice: ModelChoice,
 ) -> None:
@@ -51,17 +55,29 @@ def answer(
     imc-lite answer chest.png "What modality is this?" "What body part is shown?"
     imc-lite answer --batch cases.jsonl -o answers.jsonl
     imc-lite answer --batch cases.parquet -o answers.parquet --ray
+    imc-lite answer chest.png "Is it clear?" --upstream http://127.0.0.1:11434/v1
     """
     from imc_lite.images.load import load_shown
     from imc_lite.pipeline import IMC
 
     def open_model() -> IMC:
-        imc = choice.open(pdc=not no_pdc, sms=not no_sms, prototypes=prototypes)
+        imc = choice.open(
+            pdc=not no_pdc,
+            sms=not no_sms,
+            prototypes=prototypes,
+            upstream=upstream,
+            upstream_model=upstream_model,
+            upstream_timeout=timeout,
+        )
         if imc.prototypes is None and not no_pdc:
             say = f"imc-lite: no noise prototypes for {choice.model}, noise is not looked for (--prototypes)"
             click.echo(say, err=True)
         return imc
 
+    if upstream is None and (upstream_model is not None or timeout is not None):
+        raise click.UsageError("--upstream-model and --timeout go with --upstream.")
+    if upstream is not None and ray is not None:
+        raise click.UsageError("--ray asks models of this package on many machines; leave it or --upstream out.")
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
     if batch is not None:
@@ -93,6 +109,8 @@ def answer(
                 device=choice.device,
                 quant=choice.quant,
                 offline=choice.offline,
+                upstream=upstream,
+                upstream_model=upstream_model,
             ),
         )
         if not done.answered:
@@ -116,7 +134,7 @@ def answer(
         try:
             result = imc.answer(picture, question, of_many=several)
         except ImcError as error:
-            if not several:
+            if not several or isinstance(error, UpstreamUnavailable):
                 raise
             # The others are answered, and each answer stands in the line of its question.
             click.echo(f"imc-lite: question {number}: {error}", err=True)
@@ -129,41 +147,8 @@ def answer(
             click.echo(json.dumps(row, ensure_ascii=False))
         else:
             if not no_sms:
-                _say_why_unchecked(result.question, f"question {number}" if several else "the question")
+                say_why_unchecked(result.question, f"question {number}" if several else "the question")
             click.echo(result.answer)
-    if failed:
-        sys.exit(2)
-
-
-@click.command()
-@click.argument("question")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a question, with every edit.")
-@model_options
-def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
-    """Repair QUESTION where that is safe, or each line of stdin with -; a clean one comes back as it is.
-
-    \b
-    imc-lite repair "Is teh hart enlarged?"
-    imc-lite repair - < questions.txt
-    """
-    from imc_lite.sms.question import check_question
-
-    if question != "-":
-        check_question(question)
-    imc = choice.open()
-    failed = False
-    for line in lines(question):
-        try:
-            report = imc.repair(line)
-        except ImcError as error:
-            # An empty line keeps its place, so that lines in and lines out stay side by side.
-            click.echo(f"imc-lite: {error}", err=True)
-            click.echo(json.dumps({"error": str(error)}) if as_json else "")
-            failed = True
-            continue
-        if not as_json:
-            _say_why_unchecked(report)
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
     if failed:
         sys.exit(2)
 
@@ -181,9 +166,3 @@ def _check_questions(questions: tuple[str, ...]) -> None:
     words = len(questions) > 1 and all(len(question.split()) == 1 for question in questions)
     if words and not any("?" in question for question in questions[:-1]):
         raise click.UsageError(f"{len(questions)} single words came as a question each; put a question in quotes.")
-
-
-def _say_why_unchecked(question: QuestionReport, name: str = "the question") -> None:
-    """On stderr, for whoever gets no report."""
-    if not question.checked:
-        click.echo(f"imc-lite: {name} was not checked: {question.reason}", err=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from imc_lite import __version__
-from imc_lite.cli.answer import answer, repair
+from imc_lite.cli.answer import answer
 from imc_lite.cli.bench import bench
 from imc_lite.cli.doctor import doctor
 from imc_lite.cli.env import env
@@ -18,6 +18,7 @@ from imc_lite.cli.inspect import inspect
 from imc_lite.cli.models import bundle, export, prototypes, pull
 from imc_lite.cli.noise import noise
 from imc_lite.cli.plan import plan
+from imc_lite.cli.repair import repair
 from imc_lite.cli.serve import serve
 from imc_lite.errors import ImcError
 

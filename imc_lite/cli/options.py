@@ -43,7 +43,16 @@ class ModelChoice:
     threads: int
     offline: bool
 
-    def open(self, *, pdc: bool = True, sms: bool = True, prototypes: Path | None = None) -> IMC:
+    def open(
+        self,
+        *,
+        pdc: bool = True,
+        sms: bool = True,
+        prototypes: Path | None = None,
+        upstream: str | None = None,
+        upstream_model: str | None = None,
+        upstream_timeout: float | None = None,
+    ) -> IMC:
         """The model with its prototypes; for the arguments see `IMC.from_pretrained`.
 
         Raises:
@@ -60,6 +69,9 @@ class ModelChoice:
             pdc=pdc,
             sms=sms,
             prototypes=prototypes,
+            upstream=upstream,
+            upstream_model=upstream_model,
+            upstream_timeout=upstream_timeout,
         )
         self._use_threads(imc.model)
         return imc

@@ -79,7 +79,7 @@ def serve(
         max_body=max_body << 20,
         max_pixels=max_pixels * 1_000_000,
         max_new_tokens=max_tokens,
-        upstream=None if upstream is None else Upstream(upstream, upstream_model),
+        upstream=None if upstream is None else Upstream(upstream, upstream_model, offline=choice.offline),
         refuse_ungradable=refuse_ungradable,
     )
     run(lambda: choice.open(prototypes=prototypes), settings, port, workers)

@@ -26,10 +26,12 @@ class LoadedImage:
         pixels: uint8 [H, W, 3] RGB.
         window: of a grey DICOM picture, as `imc_lite.images.dicom.windows.canonical` spells it, or `own` for the
             file's; None for every other picture.
+        file: of a picture that came as one, DICOM apart, its bytes.
     """
 
     pixels: np.ndarray
     window: str | None
+    file: bytes | None = None
 
 
 def load_image(
@@ -80,7 +82,7 @@ def load_shown(
     if isinstance(data, np.ndarray):
         return LoadedImage(_from_array(data, max_pixels), None)
     if isinstance(data, (bytes, Image.Image)):
-        return LoadedImage(load_raster(data, name, max_pixels), None)
+        return LoadedImage(load_raster(data, name, max_pixels), None, data if isinstance(data, bytes) else None)
     raise ImcError(
         f"an image must be a path, the bytes of a file, a binary stream, a Pillow image or an array, not "
         f"{type(data).__name__}; convert it first"

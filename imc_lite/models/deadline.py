@@ -41,6 +41,13 @@ class Deadline:
         if self._end is not None and time.monotonic() > self._end:
             raise DeadlineError("the time for the answer is over")
 
+    def within(self, seconds: float) -> Deadline:
+        """One that is over with this one, and after so many seconds from now at the latest."""
+        found = Deadline(seconds, self._stop)
+        if self._end is not None and found._end is not None:
+            found._end = min(self._end, found._end)
+        return found
+
     @contextmanager
     def interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]:
         """For a long call that cannot look at the deadline itself: another thread does, and calls `interrupt`.

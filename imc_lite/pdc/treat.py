@@ -35,6 +35,15 @@ class Treated:
     perceive_s: float
     calibrate_s: float
 
+    @property
+    def nbytes(self) -> int:
+        """Of the tokens."""
+        return self.tokens.nbytes
+
+    def again(self) -> Treated:
+        """As the next question about the picture finds it: without the restored picture, and in no time."""
+        return replace(self, restored=None, perceive_s=0.0, calibrate_s=0.0)
+
 
 def treat_picture(
     model: MLLM, prototypes: Prototypes | None, pixels: np.ndarray, perception: Perception | None = None
@@ -79,6 +88,15 @@ class RestoredPicture:
     pixels: np.ndarray | None
     perceive_s: float
     restore_s: float
+
+    @property
+    def nbytes(self) -> int:
+        """Of the pixels."""
+        return 0 if self.pixels is None else self.pixels.nbytes
+
+    def again(self) -> RestoredPicture:
+        """As the next question about the picture finds it: in no time."""
+        return replace(self, perceive_s=0.0, restore_s=0.0)
 
 
 def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> RestoredPicture:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from imc_lite.errors import ImcError, shown
-from imc_lite.upstream.client import UpstreamError
+from imc_lite.upstream.errors import UpstreamError
 
 NO_ROUTE = "Not Found: questions go to /v1/chat/completions, and /openapi.json lists what else there is"
 

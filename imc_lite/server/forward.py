@@ -20,9 +20,11 @@ from imc_lite.server.mend import Mend, Mended, report
 from imc_lite.server.metrics import Metrics
 from imc_lite.server.pictures import is_embedded, receive
 from imc_lite.server.pool import Pool
-from imc_lite.server.relay import Row, Told, events, exchange, whole, with_report
+from imc_lite.server.relay import Row, events, exchange, whole, with_report
 from imc_lite.server.settings import Settings
-from imc_lite.upstream.client import Reply, Upstream, UpstreamError
+from imc_lite.upstream.client import Reply, Upstream
+from imc_lite.upstream.errors import UpstreamError
+from imc_lite.upstream.told import Told
 
 CHAT = "/chat/completions"
 PASSED = ("content-type", "retry-after", "x-request-id")  # headers of a reply that concern the client

@@ -17,7 +17,8 @@ from imc_lite.server.budget import Budget
 from imc_lite.server.errors import ApiError, busy, ending, internal
 from imc_lite.server.metrics import Metrics
 from imc_lite.server.pool import Pool
-from imc_lite.server.settings import Settings, is_loopback
+from imc_lite.server.settings import Settings
+from imc_lite.upstream.connection import is_loopback
 
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.errors import ImcError
+from imc_lite.images.data_uri import data_uri
 from imc_lite.images.load import LoadedImage
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC
 from imc_lite.results import Result
-from imc_lite.server.pictures import Picture, data_uri
+from imc_lite.server.pictures import Picture
 from imc_lite.server.pool import Job
 
 SHOWN = 640  # longest side of the picture that goes back to the page

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from imc_lite.errors import ImcError
+from imc_lite.images.data_uri import data_uri, file_uri
 from imc_lite.images.dicom.file import is_dicom
 from imc_lite.models.deadline import Deadline
 from imc_lite.pipeline import IMC, versions
 from imc_lite.results import ImageReport, QuestionReport
-from imc_lite.server.pictures import Picture, data_uri, file_uri
+from imc_lite.server.pictures import Picture
 from imc_lite.sms.question import check_question
 from imc_lite.sms.spacing import keep_spacing
 

@@ -6,14 +6,10 @@ import asyncio
 import base64
 import binascii
 import http.client
-import io
 import ipaddress
 import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
-
-import numpy as np
-from PIL import Image
 
 from imc_lite.errors import ImcError
 from imc_lite.images.load import LoadedImage, load_shown
@@ -69,24 +65,6 @@ async def receive(url: str, view: View, settings: Settings, budget: Budget) -> P
 def is_embedded(url: str) -> bool:
     """Whether a URL holds the picture itself."""
     return url[:5].lower() == "data:"
-
-
-def data_uri(pixels: np.ndarray) -> str:
-    """Pixels, uint8 [H, W, 3], as a PNG in a data URI; grey ones as a grey PNG."""
-    grey = (pixels[..., :1] == pixels).all()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, "PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def file_uri(data: bytes) -> str:
-    """A picture's file in a data URI, as it is.
-
-    Args:
-        data: that Pillow has read before.
-    """
-    kind = Image.open(io.BytesIO(data)).get_format_mimetype()
-    return f"data:{kind or 'application/octet-stream'};base64,{base64.b64encode(data).decode()}"
 
 
 def from_data_uri(url: str) -> bytes:

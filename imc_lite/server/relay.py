@@ -7,55 +7,15 @@ import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from imc_lite.server.budget import Budget, inbox
 from imc_lite.server.errors import ApiError, internal, refused
-from imc_lite.upstream.client import Reply, Upstream, UpstreamError, broken
+from imc_lite.upstream.client import Reply, Upstream, broken
+from imc_lite.upstream.errors import UpstreamError
+from imc_lite.upstream.told import NO_COMPLETION, Row, Told, read_object
 
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-Row = dict[str, Any]
-
-
-@dataclass
-class Told:
-    """What has been read of an answer; `take` each object that says something of it.
-
-    Attributes:
-        id, model: as the other server has them.
-        text: of the first choice, None where it has none, as when it calls a tool.
-        tokens: of the answer, as far as they were counted.
-    """
-
-    id: str | None = None
-    model: str | None = None
-    text: str | None = None
-    tokens: int = 0
-    _ended: set[Any] = field(default_factory=set)
-
-    def take(self, said: Row) -> None:
-        """Read a whole reply, or a chunk of a stream. It may have any shape."""
-        for name in ("id", "model"):
-            if isinstance(said.get(name), str):
-                setattr(self, name, said[name])
-        usage = said.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            self.tokens = max(0, usage["completion_tokens"])
-        choices = said.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict):
-                continue
-            index = choice.get("index")
-            part = choice.get("message") or choice.get("delta")
-            if index in (0, None) and isinstance(part, dict) and isinstance(part.get("content"), str):
-                self.text = (self.text or "") + part["content"]
-            if choice.get("finish_reason") is not None and isinstance(index, int | None):
-                self._ended.add(index)
-
-    def ended(self, choices: int) -> bool:
-        """Whether so many answers have come to their end."""
-        return len(self._ended) >= choices
 
 
 async def exchange(
@@ -105,8 +65,8 @@ def with_report(data: bytes, report: Callable[[Told], Row]) -> bytes:
         UpstreamError: it is none.
     """
     told = Told()
-    if (said := _object(data)) is None:
-        raise UpstreamError("the upstream's reply is no chat completion; check its URL")
+    if (said := read_object(data)) is None:
+        raise UpstreamError(NO_COMPLETION)
     told.take(said)
     return _json(said | {"imc": report(told)})
 
@@ -122,7 +82,7 @@ async def events(
     try:
         async for event, end in _split(body):
             data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-            said = _object(data)
+            said = read_object(data)
             if said is not None:
                 told.take(said)
                 done = done or "error" in said or told.ended(choices)
@@ -159,14 +119,6 @@ async def _split(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[byte
             rest, seen = rest[end.end() :], 0
     if rest:
         yield rest, b""
-
-
-def _object(data: bytes) -> Row | None:
-    try:
-        said = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def _json(body: Row) -> bytes:

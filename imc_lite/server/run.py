@@ -21,7 +21,8 @@ from imc_lite.pipeline import IMC
 from imc_lite.server.app import create_app
 from imc_lite.server.guard import LAST_SECONDS, Guard
 from imc_lite.server.pool import Pool
-from imc_lite.server.settings import Settings, is_loopback
+from imc_lite.server.settings import Settings
+from imc_lite.upstream.connection import is_loopback
 
 BACKLOG = 1024
 WORKER_SECONDS = 1.0  # for a worker to notice that its request is over

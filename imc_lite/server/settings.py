@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from imc_lite.errors import ImcError
 from imc_lite.upstream.client import Upstream
+from imc_lite.upstream.connection import is_loopback
 
 KEY_VARIABLE = "IMC_LITE_API_KEY"
 
@@ -51,14 +51,6 @@ class Settings:
     def max_held(self) -> int:
         """Bytes of all request bodies together; a full queue of the largest ones would fill the memory."""
         return 8 * self.max_body
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name, without a port, is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read_key(file: Path | None) -> str | None:

@@ -1,5 +1,6 @@
 """Another server that answers: any that speaks OpenAI's chat API.
 
-- `client`: `Upstream`, the one class that speaks to it
+- `answering`: it answers in the place of a model; `chat`: one question about one picture
+- `client`: `Upstream`, the one class that speaks to it; `told`: what it says; `errors`: what goes wrong
 - `connection`: connections that end when nobody waits for what they bring
 """

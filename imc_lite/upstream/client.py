@@ -14,17 +14,15 @@ from urllib.parse import urlsplit
 from imc_lite import __version__
 from imc_lite.errors import ImcError, shown
 from imc_lite.models.deadline import NEVER, Deadline
-from imc_lite.upstream.connection import PORTS, connect
+from imc_lite.upstream.connection import PORTS, connect, is_loopback
+from imc_lite.upstream.errors import UpstreamError, UpstreamUnavailable
 
 KEY_VARIABLE = "IMC_LITE_UPSTREAM_KEY"
 PAUSES = (0.1, 0.3, 0.9)  # seconds before another try
 CHUNK = 1 << 16
 MOST = 64 << 20  # bytes of a reply
+TIMEOUT, MOST_SECONDS = 60, 3600
 EXAMPLE = "give a base URL such as http://127.0.0.1:11434/v1"
-
-
-class UpstreamError(ImcError):
-    """The upstream cannot be reached, breaks off, or does not speak OpenAI's API."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +68,34 @@ class Upstream:
     Attributes:
         url: the base URL, without a slash at the end.
         model: the model to ask there; None leaves it to the request.
+        timeout: seconds that an answer may take, where the server's own limit does not hold.
     """
 
-    def __init__(self, url: str, model: str | None = None) -> None:
+    def __init__(self, url: str, model: str | None = None, *, timeout: float = TIMEOUT, offline: bool = False) -> None:
         """Check the address.
 
         Args:
             url: http or https, as OpenAI's clients take it as their base URL; without a path it is that of /v1.
             model: as the upstream calls it.
+            timeout: 1 to 3600 seconds.
+            offline: refuse an upstream that is not on this machine.
 
         Raises:
-            ImcError: the URL is none, holds a user name, or the key in the environment cannot be sent.
+            ImcError: the URL is none, holds a user name, or is not this machine's where it has to be; the key in the
+                environment cannot be sent; or there is no such time.
         """
         scheme, host, port, path = _read(url)
         if model is not None and not model.strip():
             raise ImcError("the upstream's model has an empty name; give the name that it has there, or none")
+        if not 1 <= timeout <= MOST_SECONDS:
+            raise ImcError(f"the upstream's timeout is {shown(timeout)}; give 1 to {MOST_SECONDS} seconds")
+        if offline and not is_loopback(host):
+            raise ImcError(
+                f"offline, and {shown(host)!r} is not this machine; give an upstream on 127.0.0.1 or localhost"
+            )
         self._address, self._path, self._key = (scheme, host, port), path, _read_key()
         self.url = f"{scheme}://{urlsplit(url).netloc}{path}"
-        self.model = model
+        self.model, self.timeout = model, timeout
 
     @contextlib.contextmanager
     def send(self, method: str, path: str, body: bytes | None = None, deadline: Deadline = NEVER) -> Iterator[Reply]:
@@ -100,7 +108,7 @@ class Upstream:
             deadline: cuts it off.
 
         Raises:
-            UpstreamError: it cannot be reached, or its reply is no HTTP or a redirect.
+            UpstreamUnavailable: it cannot be reached, or its reply is no HTTP or a redirect.
             DeadlineError: the reply is no longer wanted.
         """
         for pause in (*PAUSES, None):
@@ -115,12 +123,16 @@ class Upstream:
                         raise _unreachable(error) from error
                 else:
                     if 300 <= response.status < 400:
-                        raise UpstreamError("the upstream answers with a redirect; give the URL that it leads to")
+                        raise UpstreamUnavailable("the upstream answers with a redirect; give the URL that it leads to")
                     yield Reply(response.status, response)
                     # A connection that was cut looks like one that ended.
                     deadline.check()
                     return
             time.sleep(pause)
+
+    def without_key(self, text: str) -> str:
+        """What the upstream says, without the key, which some repeat where they refuse it."""
+        return text if self._key is None else text.replace(self._key, "…")
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = {"User-Agent": f"imc-lite/{__version__}", "Accept": "application/json, text/event-stream"}
@@ -136,11 +148,11 @@ def broken() -> UpstreamError:
     return UpstreamError("the upstream broke its reply off; ask again")
 
 
-def _unreachable(error: Exception) -> UpstreamError:
+def _unreachable(error: Exception) -> UpstreamUnavailable:
     if isinstance(error, OSError):
         why = getattr(error, "verify_message", None) or error.strerror or type(error).__name__
-        return UpstreamError(f"the upstream cannot be reached ({why}); start it, or check its URL")
-    return UpstreamError(f"the upstream does not speak HTTP ({type(error).__name__}); check its URL")
+        return UpstreamUnavailable(f"the upstream cannot be reached ({why}); start it, or check its URL")
+    return UpstreamUnavailable(f"the upstream does not speak HTTP ({type(error).__name__}); check its URL")
 
 
 def _read(url: str) -> tuple[str, str, int, str]:

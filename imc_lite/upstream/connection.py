@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
@@ -37,6 +38,14 @@ def connect(
         plain.settimeout(None)
         with deadline.interrupting(lambda: _cut(plain)), contextlib.closing(_speak(scheme, host, port, plain)) as found:
             yield found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name, without a port, is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _speak(scheme: str, host: str, port: int, plain: socket.socket) -> http.client.HTTPConnection:
