@@ -80,3 +80,14 @@ def test_torch_looks_before_every_layer(verb, llava_checkpoint):
 def test_what_is_not_interrupted_goes_on(default_model):
     expected = default_model.generate("What is shown?", None, 8)
     assert default_model.generate("What is shown?", None, 8, deadline=Deadline(600, threading.Event())) == expected
+
+
+def test_the_earlier_of_two_ends_counts():
+    stop = threading.Event()
+    stopped = Deadline(stop=stop).within(600)
+    stopped.check()
+    stop.set()
+    for deadline in (stopped, Deadline(0.001).within(600), Deadline(600).within(0.001), Deadline().within(0.001)):
+        time.sleep(0.01)
+        with pytest.raises(DeadlineError):
+            deadline.check()
