@@ -9,6 +9,7 @@ import pytest
 
 from imc_lite.bench.data import Case
 from imc_lite.pdc.fit.discriminant import CONDITIONS, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
+from imc_lite.pdc.fit.low_rank_map import RIDGE, fit_low_rank_map
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import build_prototypes
@@ -81,3 +82,18 @@ def test_the_packaged_prototypes_come_from_all_sets_their_classes_in_balance():
     }
     assert Counter(source[path] for path in chosen) == wanted
     assert chosen == build_prototypes.pictures(cases, 10, seed=0) != build_prototypes.pictures(cases, 10, seed=1)
+
+
+@pytest.mark.parametrize("tokens", [300, 23, 5])
+def test_the_map_of_few_tokens_is_the_ridge_regression_on_its_widest_directions(tokens, rank=16):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(tokens, 40)) @ rng.normal(size=(40, 320))
+    x = y + rng.normal(size=(tokens, 8)) @ rng.normal(size=(8, 320)) + 0.1 * rng.normal(size=y.shape)
+    centred, wanted = x - x.mean(0), (y - x) - (y - x).mean(0)
+    gram = centred.T @ centred
+    weights = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), centred.T @ wanted)
+    widest = np.linalg.svd(centred @ weights, full_matrices=False)[2][:rank]
+    found = fit_low_rank_map(x.astype(np.float32), y.astype(np.float32), rank)
+    assert found.down.shape == (320, rank) and found.up.shape == (rank, 320)
+    change = centred @ weights @ widest.T @ widest + (y - x).mean(0)
+    assert np.abs(found.apply(x.astype(np.float32)) - x - change).max() < 2e-3 * np.abs(change).max()

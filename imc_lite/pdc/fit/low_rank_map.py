@@ -74,21 +74,24 @@ def fit_low_rank_map(x: np.ndarray, y: np.ndarray, rank: int) -> LowRankMap:
     x_mean, y_mean = x.mean(0), y.mean(0)
     centred = x - x_mean
     # The fitted values' widest directions are the best subspace of that rank. Few tokens: the same in their own, small
-    # space (the dual form).
+    # space (the dual form), where nothing as large as the width squared is computed.
     if len(x) < x.shape[1]:
         gram = centred @ centred.T
         ridge = RIDGE * np.trace(gram) / x.shape[1] * np.eye(len(gram), dtype=np.float32)
         dual = np.linalg.solve(gram + ridge, y - y_mean - centred)
-        weights = centred.T @ dual
-        directions = np.linalg.svd(gram @ dual, full_matrices=False)[2][:rank].T
+        fitted = gram @ dual
+        widest = np.linalg.eigh(fitted @ fitted.T)[1][:, : -rank - 1 : -1]
+        directions = np.linalg.qr(fitted.T @ widest)[0]
         directions = np.pad(directions, ((0, 0), (0, rank - directions.shape[1])))
+        down = centred.T @ (dual @ directions)
     else:
         gram = centred.T @ centred
         ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
         weights = np.linalg.solve(gram + ridge, centred.T @ (y - y_mean) - gram)
         directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
+        down = weights @ directions
     # Rounded as stored, so that the offset takes away exactly what `down` lets through.
-    down = (weights @ directions).astype(np.float16).astype(np.float32)
+    down = down.astype(np.float16).astype(np.float32)
     up = directions.T.astype(np.float16).astype(np.float32)
     return LowRankMap(down, up, offset=x_mean @ down, shift=y_mean - x_mean)
 
