@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # One thread of linear algebra in each of the processes that share the cores, as the command line takes it: more of them
@@ -72,28 +73,63 @@ def clean_pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llava_checkpoint(tmp_path_factory) -> Path:
-    """A tiny random LLaVA on disk, as a user has one."""
-    pytest.importorskip("torch")
-    from tiny_models import tiny
-
-    folder = tmp_path_factory.mktemp("llava")
-    for part in tiny("llava"):
-        part.save_pretrained(folder)
-    return folder
+def shared_folder(tmp_path_factory) -> Path:
+    """Where all processes that share the tests put what is made once for all of them; held by a lock meanwhile."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def llava_prototypes(clean_pictures, llava_checkpoint, tmp_path_factory) -> Path:
-    """Its noise prototypes, built by the command, once for all processes that share the tests."""
+def checkpoint(shared_folder) -> Callable[[str], Path]:
+    """Of a family of `tiny_models` its tiny random model on disk, as a user has one."""
+    pytest.importorskip("torch")
+    from tiny_models import tiny
+
     from imc_lite.files import locked
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of the folders of all processes
-    out = folder / "llava.safetensors"
+    def saved(family: str) -> Path:
+        folder, work = shared_folder / family, shared_folder / f"{family}.part"
+        with locked(shared_folder / f"{family}.lock"):
+            if not folder.exists():
+                for part in tiny(family):
+                    part.save_pretrained(work)
+                work.rename(folder)
+        return folder
+
+    return saved
+
+
+@pytest.fixture(scope="session")
+def exported(shared_folder, checkpoint) -> Callable[[str], Path]:
+    """Of a family the bundle that its checkpoint is exported to in float32."""
+    from imc_lite.export.hf import export_checkpoint
+
+    from imc_lite.files import locked
+
+    def bundle(family: str) -> Path:
+        folder = shared_folder / f"{family}-bundle"
+        with locked(shared_folder / f"{family}-bundle.lock"):
+            if not folder.exists():
+                export_checkpoint(str(checkpoint(family)), folder, offline=True)
+        return folder
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def llava_checkpoint(checkpoint) -> Path:
+    """A tiny random LLaVA on disk."""
+    return checkpoint("llava")
+
+
+@pytest.fixture(scope="session")
+def llava_prototypes(clean_pictures, llava_checkpoint, shared_folder) -> Path:
+    """Its noise prototypes, built by the command."""
+    from imc_lite.files import locked
+
+    out = shared_folder / "llava.safetensors"
     command = ("prototypes", "build", "--model", llava_checkpoint, "--images", clean_pictures, "-o", out, "--offline")
-    with locked(folder / "llava.lock"):
+    with locked(shared_folder / "llava.safetensors.lock"):
         if not out.exists():
             done = subprocess.run(
                 [sys.executable, "-m", "imc_lite", *command], capture_output=True, text=True, check=False

@@ -12,8 +12,6 @@ torch = pytest.importorskip("torch")
 pydicom_data = pytest.importorskip("pydicom.data")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from imc_lite.export.hf import export_checkpoint  # noqa: E402
-
 from imc_lite.cli.main import cli  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -35,16 +33,14 @@ KINDS = ("default", "bundle", "checkpoint", "exported")
 
 
 @pytest.fixture(scope="module")
-def models(default_bundle, llava_checkpoint, llava_prototypes, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def models(default_bundle, llava_checkpoint, llava_prototypes, exported) -> dict[str, tuple[str, str]]:
     """Of every kind its name for --model, and a file of prototypes that are its own."""
-    exported = tmp_path_factory.mktemp("models") / "exported"
-    export_checkpoint(str(llava_checkpoint), exported, offline=True)
     own, theirs = str(default_bundle / "prototypes.safetensors"), str(llava_prototypes)
     return {
         "default": ("default", own),
         "bundle": (str(default_bundle), own),
         "checkpoint": (str(llava_checkpoint), theirs),
-        "exported": (str(exported), theirs),
+        "exported": (str(exported("llava")), theirs),
     }
 
 

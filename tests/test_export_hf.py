@@ -18,6 +18,7 @@ from imc_lite.export.parity import Bounds  # noqa: E402
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
+from imc_lite.bundle.store import Bundle  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
@@ -36,26 +37,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def checkpoint(family: str, folder: Path) -> Path:
-    """On disk, as a user has one."""
-    for part in tiny(family):
-        part.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module", params=[pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES])
-def both(request, tmp_path_factory):
+def both(request, checkpoint, exported):
     """The model in torch, and its bundle."""
-    folder = tmp_path_factory.mktemp(request.param)
-    source = checkpoint(request.param, folder / "checkpoint")
-    export_checkpoint(str(source), folder / "bundle", offline=True)
-    return open_mllm(source, offline=True), open_mllm(folder / "bundle", offline=True)
+    return open_mllm(checkpoint(request.param), offline=True), open_mllm(exported(request.param), offline=True)
 
 
 @pytest.fixture(scope="module")
-def llava_bundle(llava_checkpoint, tmp_path_factory):
-    """Made of that checkpoint in float32."""
-    return export_checkpoint(str(llava_checkpoint), tmp_path_factory.mktemp("bundle") / "llava", offline=True)
+def llava_bundle(exported) -> Bundle:
+    return Bundle(exported("llava"))
+
+
+@pytest.fixture(scope="module")
+def by_the_command(llava_checkpoint, llava_prototypes, tmp_path_factory):
+    """A bundle with prototypes, and what the command that exports it printed."""
+    folder = tmp_path_factory.mktemp("bundle") / "llava"
+    done = run("-m", "imc_lite.export", llava_checkpoint, "-o", folder, "--prototypes", llava_prototypes, "--offline")
+    return folder, done
 
 
 def run(*command) -> subprocess.CompletedProcess:
@@ -115,12 +113,11 @@ def test_questions_stay_questions(both):
 
 
 @pytest.mark.slow
-def test_prototypes_to_answer(llava_checkpoint, llava_prototypes, tmp_path):
-    options = ("--prototypes", llava_prototypes, "--offline")
-    done = run("-m", "imc_lite.export", llava_checkpoint, "-o", tmp_path / "b", *options)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / 'b'}\n", "")
+def test_prototypes_to_answer(llava_checkpoint, llava_prototypes, by_the_command, tmp_path):
+    folder, done = by_the_command
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
     there = IMC.from_pretrained(llava_checkpoint, prototypes=llava_prototypes, sms=False, offline=True)
-    here = IMC.from_pretrained(tmp_path / "b", sms=False)
+    here = IMC.from_pretrained(folder, sms=False)
     # A random tower names no noise reliably; so the verdict is forced to one that has a map.
     remedy = next(r for r in there.prototypes.remedies if r.map_index is not None)
     named = zip(there.prototypes.matcher.kinds, there.prototypes.matcher.severities, strict=True)
@@ -172,9 +169,8 @@ def test_the_host_needs_neither_torch_nor_transformers(llava_checkpoint, llava_b
 
 
 @pytest.mark.slow
-def test_the_benchmark_takes_it(llava_checkpoint, llava_prototypes, tmp_path):
-    export_checkpoint(str(llava_checkpoint), tmp_path / "b", prototypes=llava_prototypes, offline=True)
-    options = ("--limit", 1, "--noise", "gaussian", "--noise", "typo", "--severity", 4, "--model", tmp_path / "b")
+def test_the_benchmark_takes_it(llava_checkpoint, by_the_command, tmp_path):
+    options = ("--limit", 1, "--noise", "gaussian", "--noise", "typo", "--severity", 4, "--model", by_the_command[0])
     done = run("-m", "imc_lite", "bench", *options, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())

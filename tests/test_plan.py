@@ -88,11 +88,9 @@ def test_every_family_is_split_into_its_parts(family, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_are_what_an_export_writes(family, tmp_path):
-    source = saved(family, tmp_path / "checkpoint")
-    export_checkpoint(str(source), tmp_path / "bundle", offline=True)
-    planned = exported_weights(read_checkpoint(str(source)), family_of(family), "fp32")
-    written = written_weights(tmp_path / "bundle")
+def test_weights_are_what_an_export_writes(family, checkpoint, exported):
+    planned = exported_weights(read_checkpoint(str(checkpoint(family))), family_of(family), "fp32")
+    written = written_weights(exported(family))
     # In models this small the constants of a grid (masks, rotary tables) weigh something: 32 KiB.
     assert abs(planned - written) <= TOLERANCE * written + (32 << 10)
 
