@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from imc_lite import ImcError, load_image
+from imc_lite.noise.as_met import SIDES, apply_as_met
 from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
 
 ALL = IMAGE_KINDS + IMAGE_NOISE.names("unseen")
@@ -111,3 +112,43 @@ def test_known_pixels():
     image = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64).astype(np.uint8)
     digest = hashlib.sha256(apply_to_image(image, "impulse", 3, 7).tobytes()).hexdigest()
     assert digest.startswith("a9ca75c2c3230b48")
+
+
+@pytest.mark.parametrize("kind", ["clean", *IMAGE_KINDS])
+def test_noise_as_met_is_drawn_anew_for_every_picture_and_seeded(kind, picture):
+    before, severity = picture.copy(), 0 if kind == "clean" else 3
+    met = [apply_as_met(picture, kind, severity, seed) for seed in range(12)]
+    np.testing.assert_array_equal(picture, before)
+    for seed, one in enumerate(met):
+        assert one.dtype == np.uint8 and one.shape[2] == 3 and SIDES[0] <= max(one.shape) <= SIDES[1]
+        assert one.shape[1] / one.shape[0] == pytest.approx(256 / 320, abs=0.01)
+        np.testing.assert_array_equal(one, apply_as_met(picture, kind, severity, seed))
+    assert len({one.shape for one in met}) > 6
+    coloured = [bool((np.ptp(one, axis=2) > 8).mean() > 0.02) for one in met]
+    # A grey picture stays grey unless each channel gets a field of its own, as libraries for colour pictures do.
+    assert any(coloured) and not all(coloured) if kind in ("gaussian", "speckle", "impulse") else not any(coloured)
+
+
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+def test_noise_as_met_is_as_strong_as_its_severity_says(kind, picture):
+    """On average, where the longer side has 320 pixels, of a picture that is neither dark nor bright."""
+
+    def suffered(made) -> float:
+        small = np.asarray(Image.fromarray(made).resize((256, 320), Image.Resampling.BOX), float)
+        return float(np.abs(small - picture).mean())
+
+    assert suffered(apply_as_met(picture, "clean", 0, 0)) < 4
+    drawn = [[suffered(apply_as_met(picture, kind, s, seed)) for seed in range(16)] for s in (1, 3, 5)]
+    ours = [suffered(apply_to_image(picture, kind, s, 0)) for s in (1, 3, 5)]
+    mean = np.mean(drawn, 1)
+    assert mean[0] < mean[1] < mean[2], (mean, ours)
+    # Impulses and blocks count at the picture's own grain, and averaging makes fine ones weaker.
+    least = 0.25 if kind in ("impulse", "pixelation", "bias_field") else 0.5
+    assert all(least < a / b < 2 for a, b in zip(mean, ours, strict=True)), (mean, ours)
+
+
+def test_noise_as_met_names_what_it_does_not_know(picture):
+    with pytest.raises(ImcError, match="unknown image noise"):
+        apply_as_met(picture, "fog", 1, 0)
+    with pytest.raises(ImcError, match="severity 6"):
+        apply_as_met(picture, "gaussian", 6, 0)

@@ -6,6 +6,7 @@
     garbled = apply_to_text("Is there a pneumothorax?", "typo", severity=3, seed=0)
 
 - `apply_to_image`, `apply_to_text`: a noisy copy; `damage_text` also says where (`Damaged`, `Edit`)
+- `apply_as_met`: a noisy copy whose size, strength, grain and shape are drawn
 - `IMAGE_KINDS`, `TEXT_KINDS`: names of the kinds that prototypes and repairs are built for
 - `IMAGE_NOISE`, `TEXT_NOISE`: every kind (`NoiseKind`), with its levels, source and function, and where to add one
 - `BANK_VERSION`: changes with any level or function
@@ -25,6 +26,7 @@ _HOMES = {
     "Damaged": "edits",
     "Edit": "edits",
     "NoiseKind": "registry",
+    "apply_as_met": "as_met",
     "apply_to_image": "image",
     "apply_to_text": "text",
     "damage_text": "text",
@@ -38,12 +40,14 @@ __all__ = [
     "Damaged",
     "Edit",
     "NoiseKind",
+    "apply_as_met",
     "apply_to_image",
     "apply_to_text",
     "damage_text",
 ]
 
 if TYPE_CHECKING:
+    from imc_lite.noise.as_met import apply_as_met
     from imc_lite.noise.edits import Damaged, Edit
     from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
     from imc_lite.noise.registry import BANK_VERSION, NoiseKind

@@ -1,0 +1,159 @@
+"""The bank's noises as pictures elsewhere carry them: drawn anew for every picture, where the bank has one of each.
+
+Prototypes that are fitted to the bank alone know its grain, one pixel of a 320-pixel picture, and no other. Here size,
+strength, grain, channels and shape are drawn, and a light JPEG may follow. Severities stay named points.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from imc_lite.images.resize import resize_picture, resize_planes, size_filling, size_within
+from imc_lite.noise.image import apply_to_image
+from imc_lite.noise.planes import IMAGE_NOISE, REFERENCE, convolve, grid
+
+SIDES = 224, 900  # pixels of the longer side
+AS_THE_BANK = 0.25  # share of pictures whose noise is the bank's own, at the size that was drawn
+STRENGTH = 0.2  # levels are drawn within so much of the severity's, on a log scale
+OWN_FIELDS = 0.5  # share of grey pictures whose channels get a field each, as libraries for colour pictures do
+COMPRESSED, QUALITY = 0.25, (75, 96)  # share of pictures that are JPEG files afterwards
+STRONGEST = 0.5  # deviation of a field before it is averaged: stronger ones are black and white
+
+Draw = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+
+def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.ndarray:
+    """A noisy copy of a picture, of a size and with noise of a shape that are drawn.
+
+    Args:
+        image: uint8 [H, W, 3].
+        kind: "clean", or one of the bank's.
+        severity: 1 (mild) to 5 (severe), 0 for clean: how strong the noise is where the longer side has 320 pixels.
+        seed: any non-negative integer; every kind and severity draws for itself.
+
+    Returns:
+        uint8 [h, w, 3].
+
+    Raises:
+        ImcError: unknown kind, or no such severity.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), severity])
+    side = round(float(np.exp(rng.uniform(*np.log(SIDES)))))
+    met = resize_picture(image, size_filling(image.shape, side))
+    if kind != "clean" and rng.random() < AS_THE_BANK:
+        met = apply_to_image(met, kind, severity, int(rng.integers(2**31)))
+    elif kind != "clean":
+        level = IMAGE_NOISE.find(kind).level(severity) * float(np.exp(rng.uniform(-STRENGTH, STRENGTH)))
+        shared = (met[..., :1] == met).all() and rng.random() >= OWN_FIELDS
+        planes = (met[..., :1] if shared else met).astype(np.float64) / 255
+        noisy = np.rint(255 * np.clip(DRAWN[kind](planes, level, rng), 0, 1))
+        met = np.ascontiguousarray(np.broadcast_to(noisy, met.shape), np.uint8)
+    return _compressed(met, int(rng.integers(*QUALITY))) if rng.random() < COMPRESSED else met
+
+
+def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """Read back from a JPEG file; a grey picture from a grey one."""
+    buffer = io.BytesIO()
+    grey = (image[..., :1] == image).all()
+    Image.fromarray(image[..., 0] if grey else image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def _gaussian(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    return planes + _field(planes, level, rng)
+
+
+def _speckle(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    return planes * (1 + _field(planes, level, rng))
+
+
+def _impulse(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Of any grain; salt alone, pepper alone, or both; in all channels at once or in each by itself."""
+    height, width = _grain(planes, rng)
+    draw = rng.random((height, width, planes.shape[2] if rng.random() < 0.5 else 1))
+    if draw.shape[:2] != planes.shape[:2]:
+        draw = resize_planes(draw, planes.shape[:2], Image.Resampling.NEAREST)
+    black = rng.choice([0.5, 0.5, 0.0, 1.0]) * level
+    return np.where(draw < black, 0.0, np.where(draw > 1 - (level - black), 1.0, planes))
+
+
+def _motion_blur(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Along a line or an arc, at an even pace or a changing one."""
+    length, angle = level * max(planes.shape[:2]) / REFERENCE, rng.uniform(0, 2 * np.pi)
+    bend, hurry = rng.uniform(-1, 1), rng.uniform(0, 2)
+    t = np.linspace(-0.5, 0.5, 8 * int(np.ceil(length)) + 9)
+    heading = angle + bend * t
+    x, y = (np.cumsum(way) * length / len(t) for way in (np.cos(heading), np.sin(heading)))
+    x, y = x - (x.max() + x.min()) / 2, y - (y.max() + y.min()) / 2
+    reach = int(np.ceil(length / 2)) + 1
+    kernel = np.histogram2d(y, x, bins=2 * reach + 1, range=[[-reach - 0.5, reach + 0.5]] * 2,
+                            weights=np.exp(-hurry * (t + 0.5)))[0]  # fmt: skip
+    return convolve(planes, kernel / kernel.sum())
+
+
+def _bias_field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """A polynomial of order two to four, or a bright spot with a soft edge."""
+    y, x = (np.linspace(-1, 1, n) for n in planes.shape[:2])
+    if rng.random() < 0.25:
+        near = np.hypot(*np.meshgrid(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)))
+        log = rng.choice([-1.0, 1.0]) * np.exp(-((near / rng.uniform(0.5, 1.5)) ** 2))
+    else:
+        order = int(rng.integers(2, 5))
+        terms = [(i, j) for i in range(order + 1) for j in range(order + 1 - i) if i + j]
+        log = sum(rng.uniform(-1, 1) * np.outer(y**i, x**j) for i, j in terms) + np.zeros(planes.shape[:2])
+    log -= log.mean()
+    spread = np.sqrt((log**2).mean())
+    return planes * np.exp(log * (level / spread if spread > 1e-12 else 0))[..., None]
+
+
+def _low_contrast(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Towards the picture's mean, towards a grey, or with each channel towards its own mean."""
+    mean = planes.mean((0, 1), keepdims=True)
+    towards = [mean, np.full_like(mean, mean.mean()), np.full_like(mean, rng.uniform(0.2, 0.8))][rng.integers(3)]
+    return (planes - towards) * level + towards
+
+
+def _pixelation(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Fewer pixels, by averaging or by leaving out, and back by blocks or smoothly."""
+    height, width = (max(1, round(n * level)) for n in grid(planes))
+    down = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.NEAREST)[rng.choice(3, p=[0.6, 0.3, 0.1])]
+    up = (Image.Resampling.NEAREST, Image.Resampling.BOX)[rng.integers(2)]
+    coarse = resize_planes(planes, (height, width), down)
+    return resize_planes(coarse, planes.shape[:2], up)
+
+
+def _grain(planes: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width in grains, each between a pixel of the picture and one of the reference."""
+    finest, coarsest = max(planes.shape[:2]), max(grid(planes))
+    return size_within(planes.shape, round(float(np.exp(rng.uniform(np.log(coarsest), np.log(finest))))))
+
+
+def _field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Normal noise, the shape of `planes`, whose deviation is `level` where it is averaged over reference pixels."""
+    coarsest = max(grid(planes))
+    height, width = _grain(planes, rng)
+    finest = max(coarsest, round(coarsest * STRONGEST / level))
+    if max(height, width) > finest:
+        height, width = size_within((height, width), finest)
+    field = rng.standard_normal((height, width, planes.shape[2])) * (level * max(1.0, max(height, width) / coarsest))
+    if (height, width) == planes.shape[:2]:
+        return field
+    smooth = resize_planes(field, planes.shape[:2], Image.Resampling.BICUBIC)
+    return smooth * (field.std() / max(smooth.std(), 1e-9))  # interpolation takes some of the variance
+
+
+DRAWN: dict[str, Draw] = {
+    "gaussian": _gaussian,
+    "speckle": _speckle,
+    "impulse": _impulse,
+    "motion_blur": _motion_blur,
+    "bias_field": _bias_field,
+    "low_contrast": _low_contrast,
+    "pixelation": _pixelation,
+}
+"""How each kind of the bank is drawn: planes, float64 [H, W, C] within 0-1; level; generator."""
