@@ -3,7 +3,7 @@
     python recipes/build_prototypes.py --data DATA --bundle BUNDLE -o imc_lite/assets/prototypes.safetensors
 
 All VQA-RAD training pictures and 24 of each other set, as many of each class where a set has classes and enough of
-them. Nearly all of the time is the encoder's, 83 passes a picture.
+them, under noise as it is met. Nearly all of the time is the encoder's, 84 passes a picture.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
+from imc_lite.pdc.treat import name_noise
 from imc_lite.pipeline import IMC
 
 
@@ -53,7 +54,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     model = OrtMLLM(args.bundle)
-    imc = IMC(model, load_prototypes(model.bundle.file("prototypes.safetensors"), model.identity))
+    prototypes = load_prototypes(model.bundle.file("prototypes.safetensors"), model.identity)
+    imc = IMC(model, prototypes)
     rng, unseen = np.random.default_rng(args.seed), IMAGE_NOISE.names("unseen")
     views = [("clean", 0), *((k, s) for k in (*IMAGE_KINDS, *unseen) for s in range(1, 6))]
     named: dict[str, Counter] = {}
@@ -63,7 +65,7 @@ def main() -> None:
         image = load_image(case.path)
         for kind, severity in views:
             noisy = image if kind == "clean" else apply_to_image(image, kind, severity, args.seed + 100_000 + i)
-            noise, _ = imc.prototypes.matcher.match(model.perceive(noisy).stats)
+            noise, _, _ = name_noise(model, prototypes, noisy, model.perceive(noisy).stats)
             named.setdefault(f"{kind} {severity}", Counter())[noise.kind] += 1
             if kind in (*IMAGE_KINDS, "clean") and severity != 1:
                 rows.append((i, kind, noise.kind == kind, noise.probability, abs(noise.severity - severity) <= 1))

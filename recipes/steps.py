@@ -67,6 +67,7 @@ PLAN: dict[str, dict[str, Any]] = {
     "findings": made((*MODEL, "all sets"), "recipes/results/findings.json"),
     "quantization": made((*MODEL, "first sets"), "recipes/results/quantization.json"),
     "noise named elsewhere": made((*ENCODER, "prototypes", "edition"), "recipes/results/portability.json"),
+    "noise of other projects": made((*IMC, "all sets"), "recipes/results/generality.json"),
     "error left by the map": made((*ENCODER, "first sets"), "recipes/results/maps.json"),
     "a kind of picture the prototypes never saw": made((*MODEL, "first sets"), "recipes/results/foreign.json"),
     "the README's picture": made((*IMC, "test pictures"), "docs/noisy_scan.png"),
@@ -74,7 +75,8 @@ PLAN: dict[str, dict[str, Any]] = {
     "noise named": made((*ENCODER, "prototypes", "first sets"), "recipes/results/perception.json", alone=True),
     "encoder in 8 bits": made((*MODEL, "prototypes", "edition"), "recipes/results/encoder.json", alone=True),
     "speed": made((*IMC, "test pictures"), "recipes/results/runtime.json", alone=True),
-    "server": made((*IMC, "test pictures"), "recipes/results/server.json", alone=True),
+    # Its pictures are clean, so nothing is restored or mapped.
+    "server": made((*MODEL, "words", "test pictures"), "recipes/results/server.json", alone=True),
     "archive": made((*IMC, "test pictures"), "recipes/results/archive.json", alone=True),
     "tables": made(("results",)),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import committed
+import tables_generality as others
 import tables_noise as noises
 import tables_robustness as robustness
 import tables_runtime as runtime
@@ -29,6 +30,7 @@ MAKERS = (
         robustness.foreign,
         robustness.perception,
     ),
+    *(others.generality, others.generality_sets, others.generality_questions),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
     *(runtime.server, runtime.archive, runtime.kernels),
     *(noises.image_noises, noises.unseen_image_noises, noises.artefacts, noises.text_noises),

@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
     """Six pictures of which one cannot be read, and what lies about in folders."""
     top = tmp_path_factory.mktemp("incoming")
     small(top / "a.png", "gaussian", 5)
-    small(top / "b" / "2.png", "impulse", 3)
+    small(top / "b" / "2.png", "impulse", 4)
     small(top / "b" / "10.png")
     small(top / "c.png", "gaussian", 2)
     small(top / "=1+1.png")
@@ -212,7 +212,7 @@ def test_exit_codes_and_failed_rules(default_bundle, folder):
     assert done.exit_code == 3 and "met a rule: 1 (unreadable 1)" in done.stderr
     done = inspect(folder / "b", "--fail-on", "impulse")
     assert done.exit_code == 3 and done.stdout.splitlines()[1].endswith("\tfails impulse")
-    assert inspect(folder / "b", "--fail-on", "impulse:4,unreadable,unknown").exit_code == 0
+    assert inspect(folder / "b", "--fail-on", "impulse:5,unreadable,unknown").exit_code == 0
     assert inspect(folder / "b").exit_code == 0
     assert inspect(folder).exit_code == 2
 
@@ -249,7 +249,7 @@ def test_csv(default_bundle, folder, tmp_path, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
     assert [row["path"] for row in rows] == ["'=1+1.png", "broken.png", "a.png"]
     assert [row["failed"] for row in rows] == ["", "unreadable", "noisy"]
-    assert (rows[2]["kind"], rows[2]["severity"], rows[1]["kind"]) == ("gaussian", "5", "")
+    assert (rows[2]["kind"], rows[2]["severity"], rows[1]["kind"]) == ("gaussian", "4", "")
     assert float(rows[0]["out_of_distribution_score"]) > 0 and "broken.png" in rows[1]["error"]
     inspect("=1+1.png", "broken.png", "a.png", "--csv", tmp_path / "again.csv", "--fail-on", "noisy,unreadable")
     assert (tmp_path / "again.csv").read_bytes() == data

@@ -264,13 +264,12 @@ def test_an_encoder_that_tells_nothing_apart_is_refused(clean_pictures):
 
 def test_prototypes_of_other_restorers_are_refused(imc, tmp_path):
     assert imc.prototypes.facts["restorers"] == RESTORERS_VERSION
-    # A file that is older than the restorers' version reads as the first.
+    # A file that is older than the restorers' version is one of the first, whose pixels were others.
     old = {name: fact for name, fact in imc.prototypes.facts.items() if name != "restorers"}
-    replace(imc.prototypes, facts=old).save(tmp_path / "old")
-    assert "restorers" not in load_prototypes(tmp_path / "old", imc.model.identity).facts
-    replace(imc.prototypes, facts=imc.prototypes.facts | {"restorers": "0"}).save(tmp_path / "other")
-    with pytest.raises(ImcError, match="another version of the restorers"):
-        load_prototypes(tmp_path / "other", imc.model.identity)
+    for name, facts in {"old": old, "first": old | {"restorers": "1"}, "other": old | {"restorers": "0"}}.items():
+        replace(imc.prototypes, facts=facts).save(tmp_path / name)
+        with pytest.raises(ImcError, match="another version of the restorers"):
+            load_prototypes(tmp_path / name, imc.model.identity)
 
 
 def test_the_packaged_file_reads_and_writes_the_same(imc, default_bundle, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from imc_lite.bench.data import Case
-from imc_lite.pdc.fit.discriminant import CONDITIONS, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
-from imc_lite.pdc.fit.low_rank_map import RIDGE, fit_low_rank_map
+from imc_lite.pdc.fit.discriminant import CONDITIONS, KNOWN, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
+from imc_lite.pdc.fit.low_rank_map import RESTORED, RIDGE, Sums, fit_low_rank_map, fit_remedies
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import build_prototypes
@@ -97,3 +97,46 @@ def test_the_map_of_few_tokens_is_the_ridge_regression_on_its_widest_directions(
     assert found.down.shape == (320, rank) and found.up.shape == (rank, 320)
     change = centred @ weights @ widest.T @ widest + (y - x).mean(0)
     assert np.abs(found.apply(x.astype(np.float32)) - x - change).max() < 2e-3 * np.abs(change).max()
+
+
+def test_a_map_is_fitted_from_sums_as_from_the_tokens_themselves():
+    rng = np.random.default_rng(0)
+    y = (rng.normal(3, 1, (700, 12)) @ rng.normal(size=(12, 48))).astype(np.float32)
+    x = y + (rng.normal(size=(700, 4)) @ rng.normal(size=(4, 48))).astype(np.float32) + 2
+    parts = [Sums(48) for _ in range(3)]
+    for part, at in zip(parts, np.split(np.arange(700), (100, 450)), strict=True):
+        part.add(x[at].reshape(-1, 10, 48), y[at].reshape(-1, 10, 48))
+    parts[0] += parts[1]
+    parts[0] += parts[2]
+    whole, found = fit_low_rank_map(x, y, 6), parts[0].fit(6)
+    assert parts[0].count == 700 and found.down.dtype == found.shift.dtype == np.float32
+    assert np.abs(found.apply(x) - whole.apply(x)).max() < 0.01 * np.abs(whole.apply(x) - x).max()
+
+
+def test_remedies_share_a_map_and_each_severity_keeps_what_pays():
+    rng = np.random.default_rng(0)
+    pictures, places, width = 24, 20, 40
+    clean = rng.normal(size=(pictures, places, 8)) @ rng.normal(size=(8, width))
+    turned = {kind: rng.normal(size=(width, width)) / np.sqrt(width) for kind in ("gaussian", "motion_blur")}
+    turned["speckle"] = turned["gaussian"]  # a kind of the same family
+    views = []
+    for kind, severity in KNOWN:
+        if kind in turned:
+            views.append(clean + 0.2 * severity * (clean @ turned[kind]))
+        elif kind == "impulse":
+            views.append(clean + severity * rng.normal(size=clean.shape))  # nothing that a map could undo
+        else:
+            views.append(clean)
+    restored = [clean if KNOWN[i][0] == "impulse" else views[i] for i in RESTORED]
+    tokens = np.stack([clean, *views, *restored], 1).astype(np.float16)
+    remedies, maps = fit_remedies(tokens, np.arange(pictures) % 4, rank=16)
+    assert [(r.kind, r.severity) for r in remedies] == list(KNOWN[1:])
+    by = {(r.kind, r.severity): r for r in remedies}
+    for severity in range(1, 6):
+        assert by["impulse", severity].restore and by["impulse", severity].map_index is None
+        assert by["impulse", severity].after < 0.01 < 0.1 * by["impulse", severity].before
+        assert not by["low_contrast", severity].restore and by["low_contrast", severity].map_index is None
+    used = {kind: {by[kind, s].map_index for s in (3, 4, 5)} for kind in ("gaussian", "speckle", "motion_blur")}
+    assert used["gaussian"] == used["speckle"] != used["motion_blur"] and all(len(u) == 1 for u in used.values())
+    assert len(maps["down"]) == 2 and maps["down"].shape[1:] == (width, 16)
+    assert all(by[kind, 4].after < 0.3 * by[kind, 4].before for kind in turned)

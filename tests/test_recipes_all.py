@@ -210,7 +210,8 @@ def test_steps_come_after_what_they_read_and_read_what_is_there():
         recipe = step.command.startswith("python recipes/")
         assert recipe == bool(inputs.sources(step.command, ROOT)), step.name
     tables = {path.name for path in inputs.sources("python recipes/tables.py", ROOT)}
-    assert tables == {"tables.py", "committed.py", "tables_noise.py", "tables_robustness.py", "tables_runtime.py"}
+    parts = ("generality", "noise", "robustness", "runtime")
+    assert tables == {"tables.py", "committed.py", *(f"tables_{part}.py" for part in parts)}
 
 
 def test_the_commands_are_the_tables_with_their_results_kept_apart(tmp_path):

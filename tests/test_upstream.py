@@ -421,11 +421,14 @@ def test_no_upstream_is_said_in_one_line(default_bundle, tmp_path, picture):
 def test_pictures_that_cannot_be_graded(server, strict, upstream, strange, picture):
     status, _, raw = post(server, {"messages": ask(strange, CLEAN)})
     image = json.loads(raw)["imc"]["image"]
-    assert status == 200 and image["gradable"] is False and not image["restored"]
-    assert upstream.sent[0].json["messages"] == ask(strange, CLEAN)
-    unknown = png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert status == 200 and image["gradable"] is False and image["restored"]
+    assert upstream.sent[0].json["messages"] != ask(strange, CLEAN)
+    stripes = np.zeros((320, 320, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 200)
+    unknown = png(stripes)
     status, _, raw = post(server, {"messages": ask(unknown, CLEAN)})
     assert status == 200 and json.loads(raw)["imc"]["image"]["gradable"] is None
+    assert upstream.sent[1].json["messages"] == ask(unknown, CLEAN)
     upstream.sent.clear()
     off = {"imc": {"pdc": False}}
     for body in ({"messages": ask(url, CLEAN)} for url in (strange, unknown, "http://127.0.0.1:9/x.png")):

@@ -58,9 +58,14 @@ class Matcher:
             stats: float32 [S], of the encoder's pass.
             evidence: where it is computed, `MLLM.evidence`; here by default.
         """
+        return self.examine(stats, evidence)[:2]
+
+    def examine(self, stats: np.ndarray, evidence: Evidence | None = None) -> tuple[Noise, bool, float]:
+        """Like `match`, and with it the out-of-distribution score that the verdict rests on."""
         values = features(stats, self.statistics)[None]
-        probabilities, score = self.evidence(values) if evidence is None else evidence(self, values)
-        return self.verdict(probabilities[0], float(score[0]), values)
+        probabilities, scores = self.evidence(values) if evidence is None else evidence(self, values)
+        score = float(scores[0])
+        return *self.verdict(probabilities[0], score, values), score
 
     def verdict(self, probabilities: np.ndarray, score: float, values: np.ndarray) -> tuple[Noise, bool]:
         """Like `match`, from the probabilities of the prototypes, float [K], the out-of-distribution score, and the

@@ -17,10 +17,12 @@ from imc_lite.noise.image import IMAGE_NOISE
 from imc_lite.noise.planes import REFERENCE
 
 # Remedies are chosen for one version. A restorer that gives other pixels needs another, and prototypes fitted to it.
-RESTORERS_VERSION = "1"
+RESTORERS_VERSION = "2"
 MAX_GAIN = 25.0
 BLOCK, STRIDE = 8, 3  # of the sliding cosine transform
 THRESHOLD = 2.0  # times the noise's deviation; above 2.5 small structure goes with the noise
+COARSEST = 1.5  # times the finest detail's deviation
+MIDDLE, ENOUGH = (0.1, 0.9), 0.05  # grey levels at which noise is measured, and the share of a picture that they need
 
 
 def restore(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
@@ -81,22 +83,23 @@ def stretch(planes: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _gaussian(image: np.ndarray, level: float) -> np.ndarray:
-    return _threshold(image, level, relative=False)
+    return _threshold(image, relative=False)
 
 
 def _speckle(image: np.ndarray, level: float) -> np.ndarray:
-    return _threshold(image, level, relative=True)
+    return _threshold(image, relative=True)
 
 
-def _threshold(image: np.ndarray, level: float, relative: bool) -> np.ndarray:
-    """Sliding cosine transform, coefficients below the noise dropped; for speckle the noise follows each block's
-    mean (Yu & Sapiro 2011, DCT image denoising, https://doi.org/10.5201/ipol.2011.ys-dct; blocks weigh by sparsity)."""
+def _threshold(image: np.ndarray, relative: bool) -> np.ndarray:
+    """Sliding cosine transform, over the channels too, coefficients below the noise dropped; for speckle the noise
+    follows each block's mean (Yu & Sapiro 2011, DCT image denoising, https://doi.org/10.5201/ipol.2011.ys-dct; blocks
+    weigh by sparsity). How strong the noise is, is measured: a name and a severity say that less well."""
     small = shrink_planes(image.astype(np.float32) / 255, size_within(image.shape, REFERENCE))
-    planes = np.moveaxis(np.pad(small, ((BLOCK, BLOCK), (BLOCK, BLOCK), (0, 0)), mode="symmetric"), 2, 0)
-    k = np.arange(BLOCK)
-    basis = np.sqrt(2 / BLOCK) * np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * BLOCK))
-    basis[0] /= np.sqrt(2)
-    basis = basis.astype(np.float32)
+    level = deviation(small, relative)
+    # A field in each channel of a grey picture lies in what these planes hold of colour, where nothing else is.
+    across = _cosines(small.shape[2])
+    planes = np.moveaxis(np.pad(small @ across.T, ((BLOCK, BLOCK), (BLOCK, BLOCK), (0, 0)), mode="symmetric"), 2, 0)
+    basis = _cosines(BLOCK)
     total, weight = np.zeros_like(planes), np.zeros_like(planes)
     for top in range(0, BLOCK, STRIDE):
         for left in range(0, BLOCK, STRIDE):
@@ -106,15 +109,51 @@ def _threshold(image: np.ndarray, level: float, relative: bool) -> np.ndarray:
             coefficients = basis @ blocks @ basis.T
             limit = np.float32(THRESHOLD * level)
             if relative:
-                limit = limit * np.maximum(coefficients[..., :1, :1] / BLOCK, np.float32(4 / 255))
+                mean = coefficients[:1, ..., :1, :1] / np.float32(BLOCK * np.sqrt(small.shape[2]))
+                limit = limit * np.maximum(mean, np.float32(4 / 255))
             kept = np.abs(coefficients) > limit
-            kept[..., 0, 0] = True
-            trust = 1 / kept.sum((-1, -2), keepdims=True, dtype=np.float32)
+            kept[0, ..., 0, 0] = True
+            trust = 1 / np.maximum(kept.sum((-1, -2), keepdims=True, dtype=np.float32), 1)
             smooth = (basis.T @ (coefficients * kept) @ basis) * trust
             total[where] += smooth.swapaxes(2, 3).reshape(planes[where].shape)
             weight[where] += np.broadcast_to(trust, smooth.shape).swapaxes(2, 3).reshape(planes[where].shape)
     clean = np.moveaxis((total / np.maximum(weight, 1e-6))[:, BLOCK:-BLOCK, BLOCK:-BLOCK], 0, 2)
-    return 255 * clean
+    return 255 * (clean @ across)
+
+
+def _cosines(count: int) -> np.ndarray:
+    """The orthonormal cosine transform, float32 [count, count]; its first row is the mean's."""
+    k = np.arange(count)
+    basis = np.sqrt(2 / count) * np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * count))
+    basis[0] /= np.sqrt(2)
+    return basis.astype(np.float32)
+
+
+def deviation(planes: np.ndarray, relative: bool) -> float:
+    """Standard deviation of the noise in planes, float32 [H, W, C] within 0-1; as a share of the pixel if `relative`.
+
+    By the median of the finest diagonal detail (Donoho & Johnstone 1994, https://doi.org/10.1093/biomet/81.3.425), and
+    of the next coarser one: the same for white noise, and between them lies what a coarser grain has.
+    """
+    fine = _detail_deviation(planes, relative)
+    height, width = (max(1, n // 2) for n in planes.shape[:2])
+    coarse = 2 * _detail_deviation(shrink_planes(planes, (height, width)), relative)
+    # Beyond so much it is the picture's own detail that is measured.
+    return float(np.sqrt((fine**2 + min(coarse, COARSEST * fine) ** 2) / 2))
+
+
+def _detail_deviation(planes: np.ndarray, relative: bool) -> float:
+    """Of places that are neither black nor white, where noise is cut off; of all, where nearly all are."""
+    height, width = (n // 2 * 2 for n in planes.shape[:2])
+    if 0 in (height, width):
+        return 0.0
+    a, b = planes[:height:2, :width:2], planes[:height:2, 1:width:2]
+    c, d = planes[1:height:2, :width:2], planes[1:height:2, 1:width:2]
+    detail, mean = np.abs(a - b - c + d) / 2, (a + b + c + d) / 4
+    inside = (mean > MIDDLE[0]) & (mean < MIDDLE[1])
+    if inside.mean() > ENOUGH:
+        detail, mean = detail[inside], mean[inside]
+    return float(np.median(detail / np.maximum(mean, 4 / 255) if relative else detail)) / 0.6745
 
 
 def _pixelation(image: np.ndarray, level: float) -> np.ndarray:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
-from imc_lite.pdc.features import features
 from imc_lite.pdc.full_size import restore_full_size
+from imc_lite.pdc.impulse import impulse_severity
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.remedies import Remedy
 from imc_lite.pdc.restorers import restore
 from imc_lite.results import ImageReport, Noise
+
+SURE = 0.99  # of impulses that the pixels show
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def treat_picture(
     perceived = time.perf_counter()
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
-        noise, in_distribution = prototypes.matcher.match(perception.stats, model.evidence)
+        noise, in_distribution, _ = name_noise(model, prototypes, pixels, perception.stats)
         remedy = prototypes.remedy(noise.kind, noise.severity)
         report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore)
         if restored is not None:
@@ -104,7 +106,7 @@ def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> 
     began = time.perf_counter()
     stats = model.perceive(pixels).stats
     perceived = time.perf_counter()
-    noise, in_distribution = prototypes.matcher.match(stats, model.evidence)
+    noise, in_distribution, _ = name_noise(model, prototypes, pixels, stats)
     remedy = prototypes.remedy(noise.kind, noise.severity)
     report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore_full_size)
     return RestoredPicture(report, restored, perceived - began, time.perf_counter() - perceived)
@@ -129,11 +131,26 @@ def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageRep
 
 def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[ImageReport, float]:
     """Like `inspect`, and with it the out-of-distribution score that the verdict rests on."""
-    matcher = prototypes.matcher
-    values = features(model.perceive(pixels).stats, matcher.statistics)[None]
-    probabilities, scores = model.evidence(matcher, values)
-    score = float(scores[0])
-    return judge(prototypes, *matcher.verdict(probabilities[0], score, values)), score
+    noise, in_distribution, score = name_noise(model, prototypes, pixels, model.perceive(pixels).stats)
+    return judge(prototypes, noise, in_distribution), score
+
+
+def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray) -> tuple[Noise, bool, float]:
+    """Which noise a picture carries, by the encoder's pass and, where that says noise, by the pixels.
+
+    Args:
+        model: computes the evidence.
+        prototypes: of its encoder.
+        pixels: uint8 [H, W, 3] RGB.
+        stats: float32 [S], of the encoder's pass over them.
+
+    Returns:
+        The verdict, whether the picture is in-distribution, and its out-of-distribution score.
+    """
+    noise, in_distribution, score = prototypes.matcher.examine(stats, model.evidence)
+    if noise.kind not in ("clean", "impulse") and (severity := impulse_severity(pixels)):
+        noise = Noise("impulse", severity, SURE)
+    return noise, in_distribution, score
 
 
 def judge(prototypes: Prototypes, noise: Noise, in_distribution: bool) -> ImageReport:

@@ -16,6 +16,7 @@ from imc_lite.images.dicom.file import is_dicom
 from imc_lite.images.dicom.windows import canonical
 from imc_lite.images.load import load_image
 from imc_lite.images.resize import resize_picture, size_within
+from imc_lite.noise.as_met import apply_as_met
 from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.planes import REFERENCE
 from imc_lite.noise.registry import BANK_VERSION
@@ -109,12 +110,12 @@ def _is_dicom(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the encoder makes of one picture under every condition.
+    """What the encoder makes of one picture under every condition, as it is met (`imc_lite.noise.as_met`).
 
     Attributes:
         features: float64 [48, F], in the order of `CONDITIONS`.
         biased: float64 [15, F] under bias fields, [5, F] where no bias-field classifier is fitted.
-        tokens: float16 [36 + restored ones, N, D] as `fit_remedies` takes them, N at most 256.
+        tokens: float16 [1 + 36 + restored ones, N, D] as `fit_remedies` takes them, N at most 256.
     """
 
     features: np.ndarray
@@ -142,14 +143,14 @@ def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Ob
     image = load_image(path, window=window)
     # Examples of what is out of distribution are made at the reference size, as they always were.
     small = resize_picture(image, size_within(image.shape, REFERENCE))
-    known = [image if kind == "clean" else apply_to_image(image, kind, severity, seed) for kind, severity in KNOWN]
-    seen = [perceive(picture) for picture in (*known, *(restore(known[i], *KNOWN[i]) for i in RESTORED))]
+    known = [apply_as_met(image, kind, severity, seed) for kind, severity in KNOWN]
+    seen = [perceive(picture) for picture in (image, *known, *(restore(known[i], *KNOWN[i]) for i in RESTORED))]
     strange = [perceive(apply_to_image(small, kind, level, seed)).stats for kind, level in OUT_OF_DISTRIBUTION]
-    found = features(np.stack([*(p.stats for p in seen[: len(known)]), *strange]), model.statistics)
+    found = features(np.stack([*(p.stats for p in seen[1 : 1 + len(known)]), *strange]), model.statistics)
     first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
     # A seed far from every other picture's, so that no two get the same field.
     more = [
-        perceive(apply_to_image(image, "bias_field", severity, seed + 1_000_000 * draw)).stats
+        perceive(apply_as_met(image, "bias_field", severity, seed + 1_000_000 * draw)).stats
         for draw in range(1, FIELDS if model.statistics == QUADRANTS else 1)
         for severity in range(1, 6)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from tqdm import tqdm
 
@@ -11,20 +13,66 @@ from imc_lite.pdc.prototypes import MAP_ARRAYS
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS
 
-RANK = 64
+RANK = 64  # of a map for one kind and severity
+SHARED_RANK = 128  # of one for all severities of a family, which has more to undo; the kernels hold no higher rank
 RIDGE = 0.3  # times the mean variance; cross-fitted error is flat from 0.1 to 1
 GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
 RESTORED = tuple(i for i, (kind, _) in enumerate(KNOWN) if kind in RESTORERS)
+# Kinds that are taken for each other, and moved alike: whichever of them is named, the map is fitted to all.
+FAMILIES = {"speckle": "gaussian"}
+
+View = tuple[int, bool]  # index of a condition in `KNOWN`, and whether its pixels are restored
+Family = tuple[str, bool]  # the kind that it is named after, and the same
+
+
+class Sums:
+    """What a map is fitted from: tokens can be added part by part, and need not be kept.
+
+    Attributes:
+        count: of tokens.
+        x, y: their sums, noisy and clean, float64 [D].
+        xx, xy: sums of the outer products x x and x y, float64 [D, D].
+    """
+
+    def __init__(self, width: int) -> None:
+        """Of no tokens yet, `width` wide."""
+        self.count = 0
+        self.x, self.y = np.zeros(width), np.zeros(width)
+        self.xx, self.xy = np.zeros((width, width)), np.zeros((width, width))
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Noisy tokens and the clean ones they came from, float32 [..., D] each."""
+        x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        self.count += len(x)
+        self.x += x.sum(0, dtype=np.float64)
+        self.y += y.sum(0, dtype=np.float64)
+        self.xx += x.T @ x
+        self.xy += x.T @ y
+
+    def __iadd__(self, other: Sums) -> Sums:
+        self.count += other.count
+        for name in ("x", "y", "xx", "xy"):
+            getattr(self, name).__iadd__(getattr(other, name))
+        return self
+
+    def fit(self, rank: int) -> LowRankMap:
+        """The map of all that was added, as `fit_low_rank_map` finds it."""
+        x_mean, y_mean = self.x / self.count, self.y / self.count
+        gram = self.xx - self.count * np.outer(x_mean, x_mean)
+        toward = self.xy - self.count * np.outer(x_mean, y_mean) - gram
+        return _widest(gram.astype(np.float32), toward.astype(np.float32), x_mean, y_mean, rank)
 
 
 def fit_remedies(
-    tokens: np.ndarray, folds: np.ndarray, rank: int = RANK
+    tokens: np.ndarray, folds: np.ndarray, rank: int = SHARED_RANK
 ) -> tuple[tuple[Remedy, ...], dict[str, np.ndarray]]:
     """Choose for each noise and severity among nothing, restoring, a map, and both; by cross-fitted error.
 
+    A map is fitted to all severities of a family of kinds: what is met seldom has just the strength of one of them.
+
     Args:
-        tokens: float16 [P, 36 + restored, N, D]: P pictures under every condition of `KNOWN`, then under those of
-            `RESTORED` with their pixels restored.
+        tokens: float16 [P, 1 + 36 + restored, N, D]: P clean pictures, then under every condition of `KNOWN`, then
+            under those of `RESTORED` with their pixels restored.
         folds: integers [P]; a picture's error is measured by maps fitted on the other folds.
         rank: of the maps.
 
@@ -33,39 +81,69 @@ def fit_remedies(
     """
     clean = tokens[:, 0].astype(np.float32)
     variance = float(((clean - clean.mean((0, 1))) ** 2).mean())
+    conditions = [i for i, (kind, _) in enumerate(KNOWN) if kind != "clean"]
+    where = {(i, False): 1 + i for i in conditions}
+    where |= {(i, True): 1 + len(KNOWN) + n for n, i in enumerate(RESTORED)}
+    bare, mapped, fitted = _fit_families(tokens, where, folds, rank)
+    bare, mapped = ({view: error / variance for view, error in errors.items()} for errors in (bare, mapped))
     remedies: list[Remedy] = []
-    maps: list[LowRankMap] = []
-    for i, (kind, severity) in enumerate(tqdm(KNOWN, unit="noise", desc="remedies", disable=None)):
-        if kind == "clean":
-            continue
-        views = [(False, tokens[:, i].astype(np.float32))]
-        if i in RESTORED:
-            views.append((True, tokens[:, len(KNOWN) + RESTORED.index(i)].astype(np.float32)))
-        options: list[tuple[float, bool, np.ndarray | None]] = [
-            (float(((view - clean) ** 2).mean()) / variance, restored, None) for restored, view in views
-        ]
-        before = options[0][0]
-        options += [(cross_error(view, clean, folds, rank) / variance, restored, view) for restored, view in views]
+    used: list[Family] = []
+    for i in conditions:
+        kind, severity = KNOWN[i]
+        ways = [(i, restored) for restored in (False, True) if (i, restored) in where]
+        # A map comes behind the restorer wherever that alone brings tokens nearer. The error with the map does not
+        # decide it: under strong noise all that a map can do is to draw tokens towards their mean, which makes the
+        # error small and answers no better (docs/log.md).
+        way = ways[-1] if bare[ways[-1]] < bare[ways[0]] - GAIN else ways[0]
+        options = [(bare[w], w[1], False) for w in ways] + [(mapped[way], way[1], True)]
         # The simplest remedy within the gain of the best.
         best = min(error for error, _, _ in options)
-        after, restored, view = next(o for o in options if o[0] <= best + GAIN)
+        after, restored, with_map = next(o for o in options if o[0] <= best + GAIN)
         index = None
-        if view is not None:
-            index = len(maps)
-            maps.append(fit_low_rank_map(view.reshape(-1, view.shape[2]), clean.reshape(-1, view.shape[2]), rank))
-        remedies.append(Remedy(kind, severity, restored, index, round(before, 4), round(after, 4)))
-    return tuple(remedies), _stack(maps, tokens.shape[3], rank)
+        if with_map:
+            family = FAMILIES.get(kind, kind), restored
+            used += [family] if family not in used else []
+            index = used.index(family)
+        remedies.append(Remedy(kind, severity, restored, index, round(bare[i, False], 4), round(after, 4)))
+    return tuple(remedies), _stack([fitted[family] for family in used], tokens.shape[3], rank)
 
 
-def cross_error(view: np.ndarray, clean: np.ndarray, folds: np.ndarray, rank: int) -> float:
-    """Mean squared error of mapped tokens [P, N, D] where their picture was not fitted on."""
-    total = 0.0
-    for fold in range(FOLDS):
-        held = folds == fold
-        x, y = (a[~held].reshape(-1, a.shape[2]) for a in (view, clean))
-        mapped = fit_low_rank_map(x, y, rank).apply(view[held])
-        total += float(((mapped - clean[held]) ** 2).sum())
-    return total / clean.size
+def _fit_families(
+    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int
+) -> tuple[dict[View, float], dict[View, float], dict[Family, LowRankMap]]:
+    """Mean squared error of every view, as it is and with the map of its family where its picture was not fitted on;
+    and the maps. `where`: the place of each view in `tokens`."""
+    clean = tokens[:, 0].astype(np.float32)
+    families: dict[Family, list[View]] = {}
+    for view in where:
+        kind = KNOWN[view[0]][0]
+        families.setdefault((FAMILIES.get(kind, kind), view[1]), []).append(view)
+    bare: dict[View, float] = {}
+    mapped: dict[View, float] = dict.fromkeys(where, 0.0)
+    fitted: dict[Family, LowRankMap] = {}
+    for family, views in tqdm(families.items(), unit="map", desc="remedies", disable=None):
+        parts = [Sums(clean.shape[2]) for _ in range(FOLDS)]
+        for view in views:
+            seen = tokens[:, where[view]].astype(np.float32)
+            bare[view] = float(((seen - clean) ** 2).mean())
+            for fold, part in enumerate(parts):
+                part.add(seen[folds == fold], clean[folds == fold])
+        for fold in range(FOLDS):
+            held = folds == fold
+            cross = _together(part for other, part in enumerate(parts) if other != fold).fit(rank)
+            for view in views:
+                seen = tokens[held, where[view]].astype(np.float32)
+                mapped[view] += float(((cross.apply(seen) - clean[held]) ** 2).sum()) / clean.size
+        fitted[family] = _together(parts).fit(rank)
+    return bare, mapped, fitted
+
+
+def _together(parts: Iterable[Sums]) -> Sums:
+    first, *others = parts
+    whole = Sums(len(first.x))
+    for part in (first, *others):
+        whole += part
+    return whole
 
 
 def fit_low_rank_map(x: np.ndarray, y: np.ndarray, rank: int) -> LowRankMap:
@@ -84,16 +162,24 @@ def fit_low_rank_map(x: np.ndarray, y: np.ndarray, rank: int) -> LowRankMap:
         directions = np.linalg.qr(fitted.T @ widest)[0]
         directions = np.pad(directions, ((0, 0), (0, rank - directions.shape[1])))
         down = centred.T @ (dual @ directions)
-    else:
-        gram = centred.T @ centred
-        ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
-        weights = np.linalg.solve(gram + ridge, centred.T @ (y - y_mean) - gram)
-        directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
-        down = weights @ directions
-    # Rounded as stored, so that the offset takes away exactly what `down` lets through.
+        return _rounded(down, directions, x_mean, y_mean)
+    gram = centred.T @ centred
+    return _widest(gram, centred.T @ (y - y_mean) - gram, x_mean, y_mean, rank)
+
+
+def _widest(gram: np.ndarray, toward: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, rank: int) -> LowRankMap:
+    """From the centred x x and x (y - x), float32 [D, D], and the means."""
+    ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+    weights = np.linalg.solve(gram + ridge, toward)
+    directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
+    return _rounded(weights @ directions, directions, x_mean, y_mean)
+
+
+def _rounded(down: np.ndarray, directions: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray) -> LowRankMap:
+    """As stored, so that the offset takes away exactly what `down` lets through."""
     down = down.astype(np.float16).astype(np.float32)
     up = directions.T.astype(np.float16).astype(np.float32)
-    return LowRankMap(down, up, offset=x_mean @ down, shift=y_mean - x_mean)
+    return LowRankMap(down, up, offset=x_mean.astype(np.float32) @ down, shift=(y_mean - x_mean).astype(np.float32))
 
 
 def _stack(maps: list[LowRankMap], width: int, rank: int) -> dict[str, np.ndarray]:

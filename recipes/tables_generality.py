@@ -1,0 +1,75 @@
+"""Tables of what PDC gives back under noise that other projects wrote, from the committed result file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from committed import percent, read, with_interval
+from tables_robustness import FINDINGS
+
+TOGETHER = {"all": "all", "of_the_banks_kinds": "of these, kinds that the bank has"}
+SETS = {
+    "bccd": "blood films",
+    "brain_mri": "brain MRI",
+    "child_cxr": "chest films of children",
+    "dermoscopy": "dermoscopy",
+    "foot_photo": "photographs of feet",
+    "hannover_cxr": "chest films (Hannover)",
+    "nih_cxr": "chest films (NIH)",
+    "nuclei": "nuclei",
+    "vqa_rad": "VQA-RAD",
+}
+OWN = {"vqa_rad closed": "VQA-RAD, closed", "vqa_rad open": "VQA-RAD, open"}
+
+
+def generality() -> str:
+    """By generator, and all of them."""
+    found = read("generality")
+    rows = [(title, found[name], "") for name, title in TOGETHER.items()]
+    for name, figures in found["by_noise"].items():
+        verdicts = found["named"]["verdicts"][name]
+        most = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in list(verdicts.items())[:3])
+        rows.append((name, figures, most))
+    clean, named = found["clean"], found["named"]
+    worse = ", ".join(found["significantly_worse"]) or "none"
+    return "\n".join(
+        [
+            *_table("noise", rows, "named, of so many pictures"),
+            "",
+            f"{found['pictures']} test pictures, {clean['answers']} questions. The same pictures without noise, at "
+            f"other sizes: {percent(clean['noisy'])} right, {percent(clean['pdc'])} with PDC; called clean "
+            f"{percent(named['clean_called_clean'])}. Noise of a kind that the bank has is named right in "
+            f"{percent(named['right'])}, in {percent(named['right_or_of_its_family'])} where gaussian noise, speckle "
+            f"and impulses count as one. Made significantly worse: {worse}.",
+        ]
+    )
+
+
+def generality_sets() -> str:
+    """By set of pictures, and by severity."""
+    found = read("generality")
+    rows = [(SETS[name], figures, "") for name, figures in found["by_set"].items()]
+    rows += [(f"severity {name}", figures, "") for name, figures in found["by_severity"].items()]
+    return "\n".join(_table("pictures", rows))
+
+
+def generality_questions() -> str:
+    """By question."""
+    found = read("generality")["by_question"]
+    titles = {**FINDINGS, **OWN, "modality": "modality", "organ": "organ"}
+    rows = [(titles.get(name, name), found[name], "") for name in (*titles, *found) if name in found]
+    return "\n".join(_table("question", list({row[0]: row for row in rows}.values())))
+
+
+def _table(what: str, rows: Iterable[tuple[str, dict[str, Any], str]], last: str = "") -> list[str]:
+    heads = [what, "answers", "clean", "noisy", "with PDC", "gain, points (95 % interval)", "recovered"]
+    heads += [last] if last else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for title, row, more in rows:
+        low, high = (100 * v for v in row["gain_95ci"])
+        gain = f"{100 * row['gain']:+.1f} ({low:.1f} to {high:.1f})"
+        back = with_interval(row["recovered"], row["recovered_95ci"]) if "recovered" in row else "–"
+        cells = [title, str(row["answers"]), *(percent(row[arm]) for arm in ("clean", "noisy", "pdc")), gain, back]
+        lines.append(f"| {' | '.join([*cells, *([more] if last else [])])} |")
+    return lines
