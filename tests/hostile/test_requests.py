@@ -56,8 +56,13 @@ JOBS = {
 def test_a_worker_is_free_after_a_time_out(name, hurried, picture):
     """One question after another that nobody has the time for would hold the only worker for minutes."""
     path, body = JOBS[name](picture)
-    status, _, reply = hurried.send(path, body)
-    assert status == 504 and reply["error"]["code"] == "timeout"
+    # A fast machine repairs within the second that there is, but not one question after another.
+    bodies = [{"question": f"{SPOILT} {i}"} for i in range(4)] if name == "repair" else [body]
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        replies = [*threads.map(lambda some: hurried.send(path, some), bodies)]
+    late = [(status, reply) for status, _, reply in replies if status != 200]
+    assert late and (name == "repair" or len(late) == len(bodies))
+    assert all(status == 504 and reply["error"]["code"] == "timeout" for status, reply in late)
     assert hurried.idle_after(10) < FREE
 
 
