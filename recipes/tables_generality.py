@@ -57,9 +57,8 @@ def generality_sets() -> str:
 def generality_questions() -> str:
     """By question."""
     found = read("generality")["by_question"]
-    titles = {**FINDINGS, **OWN, "modality": "modality", "organ": "organ"}
-    rows = [(titles.get(name, name), found[name], "") for name in (*titles, *found) if name in found]
-    return "\n".join(_table("question", list({row[0]: row for row in rows}.values())))
+    rows = [(title, found[name], "") for name, title in {**FINDINGS, **OWN}.items() if name in found]
+    return "\n".join(_table("question", rows))
 
 
 def _table(what: str, rows: Iterable[tuple[str, dict[str, Any], str]], last: str = "") -> list[str]:

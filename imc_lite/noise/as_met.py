@@ -15,6 +15,7 @@ from PIL import Image
 
 from imc_lite.images.resize import resize_picture, resize_planes, size_filling, size_within
 from imc_lite.noise.image import apply_to_image
+from imc_lite.noise.image_bank import enlarged, polynomial, shaded
 from imc_lite.noise.planes import IMAGE_NOISE, REFERENCE, convolve, grid
 
 SIDES = 224, 900  # pixels of the longer side
@@ -43,8 +44,7 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
         ImcError: unknown kind, or no such severity.
     """
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), severity])
-    side = round(float(np.exp(rng.uniform(*np.log(SIDES)))))
-    met = resize_picture(image, size_filling(image.shape, side))
+    met = resize_picture(image, size_filling(image.shape, _between(*SIDES, rng)))
     if kind != "clean" and rng.random() < AS_THE_BANK:
         met = apply_to_image(met, kind, severity, int(rng.integers(2**31)))
     elif kind != "clean":
@@ -98,17 +98,13 @@ def _motion_blur(planes: np.ndarray, level: float, rng: np.random.Generator) -> 
 
 def _bias_field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     """A polynomial of order two to four, or a bright spot with a soft edge."""
-    y, x = (np.linspace(-1, 1, n) for n in planes.shape[:2])
     if rng.random() < 0.25:
+        y, x = (np.linspace(-1, 1, n) for n in planes.shape[:2])
         near = np.hypot(*np.meshgrid(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1)))
         log = rng.choice([-1.0, 1.0]) * np.exp(-((near / rng.uniform(0.5, 1.5)) ** 2))
     else:
-        order = int(rng.integers(2, 5))
-        terms = [(i, j) for i in range(order + 1) for j in range(order + 1 - i) if i + j]
-        log = sum(rng.uniform(-1, 1) * np.outer(y**i, x**j) for i, j in terms) + np.zeros(planes.shape[:2])
-    log -= log.mean()
-    spread = np.sqrt((log**2).mean())
-    return planes * np.exp(log * (level / spread if spread > 1e-12 else 0))[..., None]
+        log = polynomial(planes.shape[:2], int(rng.integers(2, 5)), rng)
+    return shaded(planes, log, level)
 
 
 def _low_contrast(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -129,8 +125,12 @@ def _pixelation(planes: np.ndarray, level: float, rng: np.random.Generator) -> n
 
 def _grain(planes: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
     """Height and width in grains, each between a pixel of the picture and one of the reference."""
-    finest, coarsest = max(planes.shape[:2]), max(grid(planes))
-    return size_within(planes.shape, round(float(np.exp(rng.uniform(np.log(coarsest), np.log(finest))))))
+    return size_within(planes.shape, _between(max(grid(planes)), max(planes.shape[:2]), rng))
+
+
+def _between(low: int, high: int, rng: np.random.Generator) -> int:
+    """A whole number, even on a log scale."""
+    return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
 def _field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -140,11 +140,8 @@ def _field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
     finest = max(coarsest, round(coarsest * STRONGEST / level))
     if max(height, width) > finest:
         height, width = size_within((height, width), finest)
-    field = rng.standard_normal((height, width, planes.shape[2])) * (level * max(1.0, max(height, width) / coarsest))
-    if (height, width) == planes.shape[:2]:
-        return field
-    smooth = resize_planes(field, planes.shape[:2], Image.Resampling.BICUBIC)
-    return smooth * (field.std() / max(smooth.std(), 1e-9))  # interpolation takes some of the variance
+    grain = rng.standard_normal((height, width, planes.shape[2])) * (level * max(1.0, max(height, width) / coarsest))
+    return enlarged(grain, planes.shape[:2])
 
 
 DRAWN: dict[str, Draw] = {

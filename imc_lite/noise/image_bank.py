@@ -80,15 +80,7 @@ def _motion_blur(planes: np.ndarray, level: float, rng: np.random.Generator) -> 
     differs="scaled to a fixed root mean square",
 )
 def _bias_field(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    y, x = (np.linspace(-1, 1, n) for n in planes.shape[:2])
-    log = np.zeros(planes.shape[:2])
-    for i in range(4):
-        for j in range(4 - i):
-            if i + j:
-                log += rng.uniform(-1, 1) * np.outer(y**i, x**j)
-    log -= log.mean()
-    spread = np.sqrt((log**2).mean())
-    return planes * np.exp(log * (level / spread if spread > 1e-12 else 0))[..., None]
+    return shaded(planes, polynomial(planes.shape[:2], 3, rng), level)
 
 
 @IMAGE_NOISE.register(
@@ -122,8 +114,30 @@ def _pixelation(planes: np.ndarray, level: float, rng: np.random.Generator) -> n
 
 def _field(planes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Unit normal noise whose grain is one reference pixel, the shape of `planes`."""
-    grain = rng.standard_normal((*grid(planes), planes.shape[2]))
-    if grain.shape == planes.shape:
+    return enlarged(rng.standard_normal((*grid(planes), planes.shape[2])), planes.shape[:2])
+
+
+def enlarged(grain: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Noise [h, w, C] at a larger size, of the same deviation."""
+    if grain.shape[:2] == size:
         return grain
-    field = resize_planes(grain, planes.shape[:2], Image.Resampling.BICUBIC)
+    field = resize_planes(grain, size, Image.Resampling.BICUBIC)
     return field * (grain.std() / max(field.std(), 1e-9))  # interpolation takes some of the variance
+
+
+def polynomial(size: tuple[int, int], order: int, rng: np.random.Generator) -> np.ndarray:
+    """A random polynomial of that order of the place in a picture, without a constant: float64 [H, W]."""
+    y, x = (np.linspace(-1, 1, n) for n in size)
+    values = np.zeros(size)
+    for i in range(order + 1):
+        for j in range(order + 1 - i):
+            if i + j:
+                values += rng.uniform(-1, 1) * np.outer(y**i, x**j)
+    return values
+
+
+def shaded(planes: np.ndarray, log: np.ndarray, level: float) -> np.ndarray:
+    """Planes under a bias field, whose logarithm [H, W] is moved to mean zero and scaled to this root mean square."""
+    log = log - log.mean()
+    spread = np.sqrt((log**2).mean())
+    return planes * np.exp(log * (level / spread if spread > 1e-12 else 0))[..., None]

@@ -95,7 +95,7 @@ def _threshold(image: np.ndarray, relative: bool) -> np.ndarray:
     follows each block's mean (Yu & Sapiro 2011, DCT image denoising, https://doi.org/10.5201/ipol.2011.ys-dct; blocks
     weigh by sparsity). How strong the noise is, is measured: a name and a severity say that less well."""
     small = shrink_planes(image.astype(np.float32) / 255, size_within(image.shape, REFERENCE))
-    level = deviation(small, relative)
+    level = _deviation(small, relative)
     # A field in each channel of a grey picture lies in what these planes hold of colour, where nothing else is.
     across = _cosines(small.shape[2])
     planes = np.moveaxis(np.pad(small @ across.T, ((BLOCK, BLOCK), (BLOCK, BLOCK), (0, 0)), mode="symmetric"), 2, 0)
@@ -129,7 +129,7 @@ def _cosines(count: int) -> np.ndarray:
     return basis.astype(np.float32)
 
 
-def deviation(planes: np.ndarray, relative: bool) -> float:
+def _deviation(planes: np.ndarray, relative: bool) -> float:
     """Standard deviation of the noise in planes, float32 [H, W, C] within 0-1; as a share of the pixel if `relative`.
 
     By the median of the finest diagonal detail (Donoho & Johnstone 1994, https://doi.org/10.1093/biomet/81.3.425), and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -130,7 +130,7 @@ def _fit_families(
                 part.add(seen[folds == fold], clean[folds == fold])
         for fold in range(FOLDS):
             held = folds == fold
-            cross = _together(part for other, part in enumerate(parts) if other != fold).fit(rank)
+            cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank)
             for view in views:
                 seen = tokens[held, where[view]].astype(np.float32)
                 mapped[view] += float(((cross.apply(seen) - clean[held]) ** 2).sum()) / clean.size
@@ -138,10 +138,9 @@ def _fit_families(
     return bare, mapped, fitted
 
 
-def _together(parts: Iterable[Sums]) -> Sums:
-    first, *others = parts
-    whole = Sums(len(first.x))
-    for part in (first, *others):
+def _together(parts: Sequence[Sums]) -> Sums:
+    whole = Sums(len(parts[0].x))
+    for part in parts:
         whole += part
     return whole
 
