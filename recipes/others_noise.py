@@ -4,7 +4,8 @@
 
 scikit-image's `random_noise`, the functions of imagecorruptions (ImageNet-C's, Michaelis et al., arXiv 1907.07484), and
 artefacts of TorchIO (arXiv 2003.04696), with their own defaults but for the strength where they have no severities.
-Nothing of imc-lite is fitted or tuned to them.
+Nothing of imc-lite is fitted to them, but some of its choices were made while looking at them on training pictures
+(docs/log.md).
 """
 
 from __future__ import annotations

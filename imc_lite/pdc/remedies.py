@@ -16,7 +16,7 @@ GRADABLE_LIMIT = 0.65
 
 
 # Of the error that a noise causes, a remedy has to save so much. Set after the benchmark: the map for the strongest
-# bias fields saves 6 % of their error, and it made answers worse where it was used for a field one step weaker.
+# bias fields saved 6 % of their error, and it made answers worse where it was used for a field one step weaker.
 WORTH = 0.1
 
 
