@@ -2,8 +2,9 @@
 
     python recipes/measure_perception.py --data DATA --bundle BUNDLE -o recipes/results/perception.json
 
-Every test picture clean, under seven noises at severities 1-5, and under four kinds that are in no bank. Severity 1
-is reported but not counted in the totals. Expected calibration error: 15 equal bins of the verdict's probability.
+Every test picture clean, under every noise that can be named at severities 1-5, and under kinds that are in no bank.
+Severity 1 is reported but not counted in the totals. Expected calibration error: 15 equal bins of the verdict's
+probability.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from imc_lite.bench.data import load_cases
 from imc_lite.bench.stats import interval
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
+from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.treat import name_noise
 from imc_lite.pipeline import IMC
+
+KINDS = (*IMAGE_KINDS, *FURTHER_KINDS)
 
 
 def calibration_error(hits: np.ndarray, confidence: np.ndarray, bins: int = 15) -> float:
@@ -57,7 +60,7 @@ def main() -> None:
     prototypes = load_prototypes(model.bundle.file("prototypes.safetensors"), model.identity)
     imc = IMC(model, prototypes)
     rng, unseen = np.random.default_rng(args.seed), IMAGE_NOISE.names("unseen")
-    views = [("clean", 0), *((k, s) for k in (*IMAGE_KINDS, *unseen) for s in range(1, 6))]
+    views = [("clean", 0), *((k, s) for k in (*KINDS, *unseen) for s in range(1, 6))]
     named: dict[str, Counter] = {}
     rows = []
     cases = load_cases(args.data, "test")
@@ -65,9 +68,9 @@ def main() -> None:
         image = load_image(case.path)
         for kind, severity in views:
             noisy = image if kind == "clean" else apply_to_image(image, kind, severity, args.seed + 100_000 + i)
-            noise, _, _ = name_noise(model, prototypes, noisy, model.perceive(noisy).stats)
+            noise = name_noise(model, prototypes, noisy, model.perceive(noisy).stats).noise
             named.setdefault(f"{kind} {severity}", Counter())[noise.kind] += 1
-            if kind in (*IMAGE_KINDS, "clean") and severity != 1:
+            if kind in (*KINDS, "clean") and severity != 1:
                 rows.append((i, kind, noise.kind == kind, noise.probability, abs(noise.severity - severity) <= 1))
     owners, kinds, hits, confidence, near = (np.array(v) for v in zip(*rows, strict=True))
     hits = hits.astype(float)
@@ -81,7 +84,7 @@ def main() -> None:
         "by_kind": {
             kind: {"accuracy": round(float(hits[kinds == kind].mean()), 4),
                    "95ci": interval(hits[kinds == kind], owners[kinds == kind], rng)}
-            for kind in ("clean", *IMAGE_KINDS)
+            for kind in ("clean", *KINDS)
         },
         "severity_within_1": round(float(near[hits == 1].mean()), 4),
         "expected_calibration_error": calibration_error(hits, confidence),

@@ -68,6 +68,7 @@ PLAN: dict[str, dict[str, Any]] = {
     "quantization": made((*MODEL, "first sets"), "recipes/results/quantization.json"),
     "noise named elsewhere": made((*ENCODER, "prototypes", "edition"), "recipes/results/portability.json"),
     "noise of other projects": made((*IMC, "all sets"), "recipes/results/generality.json"),
+    "noise of other projects by which nothing was chosen": made((*IMC, "all sets"), "recipes/results/unseen.json"),
     "error left by the map": made((*ENCODER, "first sets"), "recipes/results/maps.json"),
     "a kind of picture the prototypes never saw": made((*MODEL, "first sets"), "recipes/results/foreign.json"),
     "the README's picture": made((*IMC, "test pictures"), "docs/noisy_scan.png"),

@@ -30,10 +30,16 @@ MAKERS = (
         robustness.foreign,
         robustness.perception,
     ),
-    *(others.generality, others.generality_sets, others.generality_questions),
+    *(others.generality, others.generality_sets, others.generality_questions, others.unseen),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
     *(runtime.server, runtime.archive, runtime.kernels),
-    *(noises.image_noises, noises.unseen_image_noises, noises.artefacts, noises.text_noises),
+    *(
+        noises.image_noises,
+        noises.further_image_noises,
+        noises.unseen_image_noises,
+        noises.artefacts,
+        noises.text_noises,
+    ),
     noises.unseen_text_noises,
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from committed import percent, read, with_interval
 from tables_robustness import FINDINGS
 
-TOGETHER = {"all": "all", "of_the_banks_kinds": "of these, kinds that the bank has"}
+TOGETHER = {"all": "all", "of_the_banks_kinds": "of these, kinds that can be named"}
 SETS = {
     "bccd": "blood films",
     "brain_mri": "brain MRI",
@@ -39,7 +39,7 @@ def generality() -> str:
             "",
             f"{found['pictures']} test pictures, {clean['answers']} questions. The same pictures without noise, at "
             f"other sizes: {percent(clean['noisy'])} right, {percent(clean['pdc'])} with PDC; called clean "
-            f"{percent(named['clean_called_clean'])}. Noise of a kind that the bank has is named right in "
+            f"{percent(named['clean_called_clean'])}. Noise of a kind that can be named is named right in "
             f"{percent(named['right'])}, in {percent(named['right_or_of_its_family'])} where gaussian noise, speckle "
             f"and impulses count as one. Made significantly worse: {worse}.",
         ]
@@ -59,6 +59,17 @@ def generality_questions() -> str:
     found = read("generality")["by_question"]
     rows = [(title, found[name], "") for name, title in {**FINDINGS, **OWN}.items() if name in found]
     return "\n".join(_table("question", rows))
+
+
+def unseen() -> str:
+    """Under generators by which nothing was chosen."""
+    found = read("unseen")
+    rows = [("all", found["all"], "")]
+    for name, figures in found["by_noise"].items():
+        most = ", ".join(f"{k.replace('_', ' ')} {n}" for k, n in list(found["verdicts"][name].items())[:3])
+        rows.append((name, figures, most))
+    worse = ", ".join(found["significantly_worse"]) or "none"
+    return "\n".join([*_table("noise", rows, "named, of so many pictures"), "", f"Made significantly worse: {worse}."])
 
 
 def _table(what: str, rows: Iterable[tuple[str, dict[str, Any], str]], last: str = "") -> list[str]:

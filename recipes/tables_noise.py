@@ -10,6 +10,10 @@ def image_noises() -> str:
     return _table(IMAGE_NOISE.kinds("bank"))
 
 
+def further_image_noises() -> str:
+    return _table(IMAGE_NOISE.kinds("further"))
+
+
 def unseen_image_noises() -> str:
     return _table(IMAGE_NOISE.kinds("unseen"))
 

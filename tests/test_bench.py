@@ -254,6 +254,8 @@ def test_a_plan_depends_on_the_seed_alone():
     assert {(part.cases[q.picture].name, q.text, part.seed(q.picture)) for q in part.questions} <= asked
     assert [q.picture for q in whole.questions] == sorted(q.picture for q in whole.questions)
     assert len(whole.image_conditions) == 14 and len(whole.text_conditions) == 8 and len(KINDS) == 11
+    further = make_plan(cases, Options(noises=("defocus", "gaussian"), severities=(4,)))
+    assert further.image_conditions == [("gaussian", 4), ("defocus", 4)] and not further.text_conditions
     with pytest.raises(ImcError, match="too few"):
         make_plan(cases[:2], Options())
 

@@ -22,6 +22,7 @@ from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.features import features  # noqa: E402
 from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
+from imc_lite.pdc.fit.discriminant import CONDITIONS  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.pdc.remedies import LowRankMap  # noqa: E402
 
@@ -184,7 +185,7 @@ def command(*args) -> subprocess.CompletedProcess:
 def test_prototypes_to_answer(llava_prototypes, llava_checkpoint, clean_pictures):
     imc = IMC.from_pretrained(llava_checkpoint, offline=True, prototypes=llava_prototypes, sms=False)
     matcher = imc.prototypes.matcher
-    assert matcher.statistics == "tokens" and len(matcher.points) == 48 and matcher.bias_field is None
+    assert matcher.statistics == "tokens" and len(matcher.points) == len(CONDITIONS) and matcher.bias_field is None
     pixels = load_image(clean_pictures / "00.png")
     seen = imc.model.perceive(pixels)
     # A random tower names no noise reliably; so each verdict is forced, and what follows from it is looked at.

@@ -64,7 +64,7 @@ def test_what_the_encoder_calls_something_else_is_named_by_its_pixels():
         noisy = struck(large(path, 900), 0.1, i)
         stats = imc.model.perceive(noisy).stats
         by_encoder, _ = imc.prototypes.matcher.match(stats)
-        noise, _, _ = name_noise(imc.model, imc.prototypes, noisy, stats)
+        noise = name_noise(imc.model, imc.prototypes, noisy, stats).noise
         assert noise.kind == "impulse" and abs(noise.severity - 3) <= 1
         told += by_encoder.kind != "impulse"
         report = imc.inspect(noisy)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from imc_lite import IMC, BaseMLLM, ImcError, Perception, load_image
-from imc_lite.noise.image import IMAGE_KINDS, apply_to_image
+from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, apply_to_image
 from imc_lite.pdc import build_prototypes, find_images
 from imc_lite.pdc.features import features
 from imc_lite.pdc.fit.discriminant import fit
 from imc_lite.pdc.prototypes import load_prototypes
-from imc_lite.pdc.remedies import Remedy
+from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS, RESTORERS_VERSION, restore
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
@@ -197,26 +198,41 @@ def test_saved_prototypes_read_back_the_same(imc, tmp_path):
 
 
 def test_remedies_of_the_default_model_never_make_things_worse(imc):
-    assert {(r.kind, r.severity) for r in imc.prototypes.remedies} == {(k, s) for k in IMAGE_KINDS for s in range(1, 6)}
+    assert {(r.kind, r.severity) for r in imc.prototypes.remedies} == {
+        (k, s) for k in (*IMAGE_KINDS, *FURTHER_KINDS) for s in range(1, 6)
+    }
     assert all(isinstance(r, Remedy) and r.after <= r.before for r in imc.prototypes.remedies)
 
 
 def test_a_remedy_that_saves_little_is_not_used(imc):
-    stored = next(r for r in imc.prototypes.remedies if (r.kind, r.severity) == ("bias_field", 5))
+    stored = next(r for r in imc.prototypes.remedies if (r.kind, r.severity) == ("motion_blur", 1))
     assert stored.map_index is not None and 0.9 * stored.before < stored.after < stored.before
-    used = imc.prototypes.remedy("bias_field", 5)
+    used = imc.prototypes.remedy("motion_blur", 1)
     assert (used.restore, used.map_index, used.after) == (False, None, stored.before)
     named = 0
     for path in IMAGES:
-        noisy = apply_to_image(load_image(path), "bias_field", 5, seed=1)
+        noisy = apply_to_image(load_image(path), "motion_blur", 1, seed=1)
         perception = imc.model.perceive(noisy)
         seen = imc.see(noisy, perception)
-        if (seen.report.noise.kind, seen.report.noise.severity) == ("bias_field", 5):
+        if (seen.report.noise.kind, seen.report.noise.severity) == ("motion_blur", 1):
             named += 1
             assert not seen.report.calibrated and np.array_equal(seen.tokens, perception.tokens)
     assert named
     # One that saves more is used as it is.
-    assert imc.prototypes.remedy("motion_blur", 1) in imc.prototypes.remedies
+    assert imc.prototypes.remedy("motion_blur", 3) in imc.prototypes.remedies
+
+
+def test_only_maps_that_save_a_tenth_are_packaged(imc):
+    with_map = [r for r in imc.prototypes.remedies if r.map_index is not None]
+    kinds = {"gaussian", "speckle", "impulse", "motion_blur", "pixelation", "defocus", "jpeg"}
+    assert {r.kind for r in with_map} == kinds
+    assert {r.map_index for r in with_map} == set(range(len(imc.prototypes.maps["down"])))
+    for kind in kinds:
+        mine = [r for r in imc.prototypes.remedies if r.kind == kind]
+        assert sum(r.after for r in mine) <= 0.9 * sum(r.before for r in mine)
+    assets = resources.files("imc_lite") / "assets"
+    sizes = [len((assets / name).read_bytes()) for name in ("default.safetensors", "prototypes.safetensors")]
+    assert sum(sizes) <= 45_000_000
 
 
 @pytest.mark.slow
@@ -227,7 +243,7 @@ def test_prototypes_build_from_a_folder(default_bundle, clean_pictures, tmp_path
     assert subprocess.run(build, capture_output=True, check=False).returncode == 0
     inspect = [*command, "inspect", IMAGES[0], "--prototypes", out, "--json"]
     row = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
-    assert row["noise"]["kind"] in ("clean", "unknown", *IMAGE_KINDS)
+    assert row["noise"]["kind"] in ("clean", "unknown", *IMAGE_KINDS, *FURTHER_KINDS)
 
 
 def test_too_few_pictures_for_prototypes(default_bundle, tmp_path):
@@ -284,3 +300,22 @@ def test_inspect_prints_the_documented_fields(default_bundle, chest, documented_
     found = {k for k in row if k != "noise"} | {f"noise.{k}" for k in row["noise"]}
     assert found == documented_fields["inspect"]
     assert done.returncode == 2 and error["path"] == "none.png" and "does not exist" in error["error"]
+
+
+@pytest.mark.parametrize("rank", [1, 127, 128, 129, 256, 300])
+def test_a_map_of_any_rank_is_applied_as_several_that_the_kernel_holds(rank):
+    torch = pytest.importorskip("torch")
+    from imc_lite.kernels.calibrate import MAX_RANK, reference
+
+    from imc_lite.models.torch_base import _split
+
+    rng = np.random.default_rng(rank)
+    sizes = ((40, rank), (rank, 40), (rank,), (40,))
+    whole = LowRankMap(*(rng.standard_normal(size).astype(np.float32) for size in sizes))
+    parts = _split(whole)
+    assert parts[0].shape[2] <= MAX_RANK and len(parts[0]) == -(-rank // MAX_RANK)
+    tokens = rng.standard_normal((7, 40)).astype(np.float32)
+    weights = torch.ones(1, len(parts[0]))
+    found, bad = reference.calibrate(torch.from_numpy(tokens)[None], weights, *map(torch.from_numpy, parts))
+    np.testing.assert_allclose(found[0], whole.apply(tokens), rtol=1e-3, atol=1e-2)
+    assert not bad.any()

@@ -13,7 +13,7 @@ from imc_lite.bench.asked import ASKED, ask_findings
 from imc_lite.bench.data import Case
 from imc_lite.bench.templates import ask, cell_questions, truths
 from imc_lite.errors import ImcError, shown
-from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS
 from imc_lite.noise.text import TEXT_KINDS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ DAMAGED_SHARE = 0.2  # of the pictures with findings, whose questions have few w
 class Options:
     """What may be chosen of a run.
 
-    noises: of the seven image and four text noises, and of the names of `generators`.
+    noises: of `KINDS`, which is the default, `FURTHER_KINDS`, and the names of `generators`.
     severities: 1-5.
     limit: most pictures of one source; None takes all.
     questions: most of a data set's own questions about one picture.
@@ -49,7 +49,7 @@ class Options:
     @property
     def image_noises(self) -> tuple[str, ...]:
         """Names of all image noises that can be asked for: ours, then the others'."""
-        return (*IMAGE_KINDS, *(g.name for g in self.generators))
+        return (*IMAGE_KINDS, *FURTHER_KINDS, *(g.name for g in self.generators))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from imc_lite.bench.digest import code_digest
 from imc_lite.bench.plan import Plan
 from imc_lite.bench.stats import Bootstrap, percentiles
 from imc_lite.noise import BANK_VERSION
-from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS
 
 if TYPE_CHECKING:
     from imc_lite.models.base import MLLM
@@ -129,7 +129,7 @@ class Report:
     def _condition(self, kind: str, severity: int, of: str) -> dict[str, Any]:
         part = "clean" if of == "none" else f"{kind} {severity}"
         row: dict[str, Any] = {"noise": kind, "severity": severity, "of": of}
-        if "verdicts" in self.parts[part] and kind in ("clean", *IMAGE_KINDS):
+        if "verdicts" in self.parts[part] and kind in ("clean", *IMAGE_KINDS, *FURTHER_KINDS):
             verdicts = self.parts[part]["verdicts"]
             row["named"] = round(float(np.mean([v == kind for v, _ in verdicts])), 4)
         row["arms"] = {}
@@ -207,5 +207,5 @@ class Report:
         table = {"clean": Counter(v for v, _ in self.parts["clean"]["verdicts"])}
         for kind, severity in self.plan.image_conditions:
             table.setdefault(kind, Counter()).update(v for v, _ in self.parts[f"{kind} {severity}"]["verdicts"])
-        columns = ("clean", *IMAGE_KINDS, "unknown")
+        columns = ("clean", *IMAGE_KINDS, *FURTHER_KINDS, "unknown")
         return {kind: {name: row[name] for name in columns if row[name]} for kind, row in table.items()}

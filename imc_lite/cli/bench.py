@@ -55,8 +55,9 @@ def bench(
     from imc_lite.bench.generators import load_generators
     from imc_lite.bench.plan import KINDS, Options, make_plan
     from imc_lite.bench.tables import headline
+    from imc_lite.noise.image import FURTHER_KINDS
 
-    generators = load_generators(noise_from, taken=KINDS) if noise_from is not None else ()
+    generators = load_generators(noise_from, taken=(*KINDS, *FURTHER_KINDS)) if noise_from is not None else ()
     all_of_them = tuple(g.name for g in generators) or KINDS
     options = Options(
         noises=tuple(k for k in KINDS if k in noises) + tuple(k for k in noises if k not in KINDS) or all_of_them,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from imc_lite.errors import ImcError, shown
 from imc_lite.gate.judge import Judged
-from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS
 
 NOT_GRADABLE, UNKNOWN, NOISY, UNREADABLE, DRIFT = "not-gradable", "unknown", "noisy", "unreadable", "drift"
 SEVERITIES = range(1, 6)
+NOISES = (*IMAGE_KINDS, *FURTHER_KINDS)  # that a verdict may name
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Rule:
         if self.word == NOT_GRADABLE:
             return judged.report.gradable is False
         if self.word == NOISY:
-            return noise.kind in IMAGE_KINDS and noise.severity >= self.severity
+            return noise.kind in NOISES and noise.severity >= self.severity
         return noise.kind == self.word and noise.severity >= self.severity
 
 
@@ -46,11 +47,11 @@ def parse_rules(given: Sequence[str]) -> tuple[Rule, ...]:
 
 def _rule(text: str) -> Rule:
     word, colon, severity = text.partition(":")
-    if not colon and word in (NOT_GRADABLE, UNKNOWN, NOISY, UNREADABLE, DRIFT, *IMAGE_KINDS):
+    if not colon and word in (NOT_GRADABLE, UNKNOWN, NOISY, UNREADABLE, DRIFT, *NOISES):
         return Rule(word)
-    if word in (NOISY, *IMAGE_KINDS) and severity in map(str, SEVERITIES):
+    if word in (NOISY, *NOISES) and severity in map(str, SEVERITIES):
         return Rule(word, int(severity))
     raise ImcError(
         f"--fail-on {shown(text)!r} is no rule; give {NOT_GRADABLE}, {UNKNOWN}, {NOISY}, {UNREADABLE}, {DRIFT} or a "
-        f"kind of noise ({', '.join(IMAGE_KINDS)}), {NOISY} and kinds with :1 to :5 for at least that severity"
+        f"kind of noise ({', '.join(NOISES)}), {NOISY} and kinds with :1 to :5 for at least that severity"
     )

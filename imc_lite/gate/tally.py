@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from imc_lite.gate.judge import Judged
-from imc_lite.gate.rules import SEVERITIES, Rule
-from imc_lite.noise.image import IMAGE_KINDS
+from imc_lite.gate.rules import NOISES, SEVERITIES, Rule
 
-KINDS = ("clean", *IMAGE_KINDS, "unknown")  # what a verdict may name, in the order of tables
+KINDS = ("clean", *NOISES, "unknown")  # what a verdict may name, in the order of tables
 GRADABLE = {True: "gradable", False: "not gradable", None: "left alone"}
 NO_PICTURE = "DICOM without a picture"
 MOST_LISTED = 1000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from imc_lite.kernels.calibrate import LowRankMaps, calibrate
+from imc_lite.kernels.calibrate import MAX_RANK, LowRankMaps, calibrate
 from imc_lite.kernels.match import MAX_PROTOTYPES, WhitenedPrototypes, match_stats
 from imc_lite.models.base import BaseMLLM, Generation
 from imc_lite.models.candidates import score_candidates
@@ -62,9 +62,9 @@ class TorchMLLM(BaseMLLM, ABC):
     @torch.inference_mode()
     def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map; one kernel launch on CUDA."""
-        parts = {n: self._tensor(getattr(low_rank_map, n))[None] for n in ("down", "up", "offset", "shift")}
-        weight = torch.ones(1, 1, device=self.device)
-        return calibrate(self._tensor(tokens)[None], weight, LowRankMaps(**parts))[0][0].cpu().numpy()
+        maps = LowRankMaps(*(self._tensor(part) for part in _split(low_rank_map)))
+        weights = torch.ones(1, len(maps.down), device=self.device)
+        return calibrate(self._tensor(tokens)[None], weights, maps)[0][0].cpu().numpy()
 
     @torch.inference_mode()
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +153,20 @@ def _interruptible(model: torch.nn.Module, deadline: Deadline) -> Iterator[None]
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _split(low_rank_map: LowRankMap) -> tuple[np.ndarray, ...]:
+    """A map as several whose corrections add up to its own, since the kernel holds a rank of so much: down float32
+    [K, D, r], up [K, r, D], offset [K, r] and shift [K, D], which the first has alone."""
+    count = -(-low_rank_map.down.shape[1] // MAX_RANK)
+    rank = -(-low_rank_map.down.shape[1] // count)
+    missing = count * rank - low_rank_map.down.shape[1]
+    down = np.pad(low_rank_map.down, ((0, 0), (0, missing))).reshape(-1, count, rank).swapaxes(0, 1)
+    up = np.pad(low_rank_map.up, ((0, missing), (0, 0))).reshape(count, rank, -1)
+    offset = np.pad(low_rank_map.offset, (0, missing)).reshape(count, rank)
+    shift = np.zeros((count, low_rank_map.shift.shape[0]), low_rank_map.shift.dtype)
+    shift[0] = low_rank_map.shift
+    return np.ascontiguousarray(down), up, offset, shift
 
 
 def _banks(matcher: Matcher, device: torch.device) -> list[WhitenedPrototypes]:

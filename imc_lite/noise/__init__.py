@@ -7,7 +7,8 @@
 
 - `apply_to_image`, `apply_to_text`: a noisy copy; `damage_text` also says where (`Damaged`, `Edit`)
 - `apply_as_met`: a noisy copy whose size, strength, grain and shape are drawn
-- `IMAGE_KINDS`, `TEXT_KINDS`: names of the kinds that prototypes and repairs are built for
+- `IMAGE_KINDS`, `TEXT_KINDS`: names of the kinds that prototypes and repairs are built for, and that the benchmark has;
+  `FURTHER_KINDS`: of image noises that prototypes or remedies are built for beside these
 - `IMAGE_NOISE`, `TEXT_NOISE`: every kind (`NoiseKind`), with its levels, source and function, and where to add one
 - `BANK_VERSION`: changes with any level or function
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 _HOMES = {
     "BANK_VERSION": "registry",
+    "FURTHER_KINDS": "image",
     "IMAGE_KINDS": "image",
     "IMAGE_NOISE": "image",
     "TEXT_KINDS": "text",
@@ -33,6 +35,7 @@ _HOMES = {
 }
 __all__ = [
     "BANK_VERSION",
+    "FURTHER_KINDS",
     "IMAGE_KINDS",
     "IMAGE_NOISE",
     "TEXT_KINDS",
@@ -49,7 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from imc_lite.noise.as_met import apply_as_met
     from imc_lite.noise.edits import Damaged, Edit
-    from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
+    from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_to_image
     from imc_lite.noise.registry import BANK_VERSION, NoiseKind
     from imc_lite.noise.text import TEXT_KINDS, TEXT_NOISE, apply_to_text, damage_text
 

@@ -8,37 +8,12 @@ few others take those pictures instead, and their verdict is "unknown" (outlier 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from imc_lite.images.resize import resize_planes
-from imc_lite.noise.image_unseen import compressed
-from imc_lite.noise.planes import IMAGE_NOISE, as_picture, as_planes, grid, scale
+from imc_lite.noise.planes import IMAGE_NOISE, grid, scale
 
 OWN = "levels of our own"
-
-
-@IMAGE_NOISE.register(
-    "gaussian_blur",
-    "out-of-distribution",
-    levels=(1.2, 2.2, 3.6),
-    measure="standard deviation of the kernel in pixels",
-    source="Pillow GaussianBlur",
-    differs=OWN,
-)
-def _gaussian_blur(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return as_planes(as_picture(planes).filter(ImageFilter.GaussianBlur(level * scale(planes))))
-
-
-@IMAGE_NOISE.register(
-    "webp",
-    "out-of-distribution",
-    levels=(20, 6, 1),
-    measure="quality",
-    source="libwebp, by way of Pillow",
-    differs=f"{OWN}; WebP has no grey, so grey pictures may come out one level coloured",
-)
-def _webp(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return compressed(planes, "WEBP", int(level))
 
 
 @IMAGE_NOISE.register(

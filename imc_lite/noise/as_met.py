@@ -13,10 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from imc_lite.images.resize import resize_picture, resize_planes, size_filling, size_within
+from imc_lite.images.resize import resize_picture, resize_planes, shrink_planes, size_filling, size_within
 from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.image_bank import enlarged, polynomial, shaded
-from imc_lite.noise.planes import IMAGE_NOISE, REFERENCE, convolve, grid
+from imc_lite.noise.image_further import disk, wave
+from imc_lite.noise.planes import IMAGE_NOISE, REFERENCE, as_picture, as_planes, convolve, grid
 
 SIDES = 224, 900  # pixels of the longer side
 AS_THE_BANK = 0.25  # share of pictures whose noise is the bank's own, at the size that was drawn
@@ -33,7 +34,7 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
 
     Args:
         image: uint8 [H, W, 3].
-        kind: "clean", or one of the bank's.
+        kind: "clean", or one of `IMAGE_KINDS` or `FURTHER_KINDS`.
         severity: 1 (mild) to 5 (severe), 0 for clean: how strong the noise is where the longer side has 320 pixels.
         seed: any non-negative integer; every kind and severity draws for itself.
 
@@ -123,6 +124,38 @@ def _pixelation(planes: np.ndarray, level: float, rng: np.random.Generator) -> n
     return resize_planes(coarse, planes.shape[:2], up)
 
 
+def _defocus(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """By a lens, or by a Gaussian kernel about as wide."""
+    kernel = disk(planes, level)
+    if rng.random() >= 0.5:
+        deviation = max(0.5, level * max(planes.shape[:2]) / REFERENCE) / 2
+        reach = int(np.ceil(3 * deviation))
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        kernel = np.exp(-(x * x + y * y) / (2 * deviation**2))
+        kernel /= kernel.sum()
+    return convolve(planes, kernel)
+
+
+def _jpeg(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Blocks of eight pixels, each between one of the picture and one of the reference."""
+    size = _grain(planes, rng) if rng.random() < 0.7 else planes.shape[:2]
+    whole = size == planes.shape[:2]
+    small = np.clip(planes if whole else shrink_planes(planes.astype(np.float32), size), 0, 1)
+    buffer = io.BytesIO()
+    as_picture(small).save(buffer, "JPEG", quality=int(np.clip(round(level), 2, 40)))
+    error = as_planes(Image.open(buffer)) - small
+    return planes + (error if whole else resize_planes(error, planes.shape[:2], Image.Resampling.BILINEAR))
+
+
+def _spike(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """One wave or two, as fine as the pixels hold, each channel with a strength of its own."""
+    finest = planes.shape[:2] if rng.random() < 0.5 else grid(planes)
+    count = int(rng.integers(1, 3))
+    waves = np.mean([wave(planes.shape[:2], finest, rng) for _ in range(count)], 0)[..., None]
+    strength = planes.mean((0, 1)) if rng.random() < 0.5 else planes.mean()
+    return planes + level * strength * waves
+
+
 def _grain(planes: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
     """Height and width in grains, each between a pixel of the picture and one of the reference."""
     return size_within(planes.shape, _between(max(grid(planes)), max(planes.shape[:2]), rng))
@@ -152,5 +185,8 @@ DRAWN: dict[str, Draw] = {
     "bias_field": _bias_field,
     "low_contrast": _low_contrast,
     "pixelation": _pixelation,
+    "defocus": _defocus,
+    "jpeg": _jpeg,
+    "spike": _spike,
 }
-"""How each kind of the bank is drawn: planes, float64 [H, W, C] within 0-1; level; generator."""
+"""How each kind that has a remedy is drawn: planes, float64 [H, W, C] within 0-1; level; generator."""

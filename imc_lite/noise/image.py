@@ -7,10 +7,16 @@ import zlib
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.noise import artefacts, image_bank, image_unseen  # noqa: F401 (importing them registers their kinds)
+
+# Importing them registers their kinds, which are listed in this order.
+# isort: off
+from imc_lite.noise import image_bank, image_further, image_unseen, artefacts  # noqa: F401
+
+# isort: on
 from imc_lite.noise.planes import IMAGE_NOISE
 
 IMAGE_KINDS = IMAGE_NOISE.names("bank")
+FURTHER_KINDS = IMAGE_NOISE.names("further")
 
 
 def apply_to_image(image: np.ndarray, kind: str, severity: int, seed: int) -> np.ndarray:

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image
 
-from imc_lite.images.resize import resize_planes
-from imc_lite.noise.image_bank import IMAGENET_C
-from imc_lite.noise.planes import IMAGE_NOISE, REFERENCE, as_picture, as_planes, convolve, grid
-
-
-@IMAGE_NOISE.register(
-    "jpeg",
-    "unseen",
-    levels=(25, 18, 15, 10, 7),
-    measure="quality",
-    source=IMAGENET_C,
-    differs="same values; blocks of 8 pixels of the reference size",
-)
-def _jpeg(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    return compressed(planes, "JPEG", int(level))
+from imc_lite.noise.planes import IMAGE_NOISE
 
 
 @IMAGE_NOISE.register(
@@ -58,27 +41,3 @@ def _occlusion(planes: np.ndarray, level: float, rng: np.random.Generator) -> np
     covered = planes.copy()
     covered[top : top + h, left : left + w] = rng.uniform(0, 0.6)
     return covered
-
-
-@IMAGE_NOISE.register(
-    "defocus",
-    "unseen",
-    levels=(1.5, 2.2, 3.0, 4.0, 5.0),
-    measure="radius of a disk in pixels",
-    source=IMAGENET_C,
-    differs="radii for 320 pixels",
-)
-def _defocus(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    radius = max(0.5, level * max(planes.shape[:2]) / REFERENCE)
-    reach = int(np.ceil(radius))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disk = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1)
-    return convolve(planes, disk / disk.sum())
-
-
-def compressed(planes: np.ndarray, codec: str, quality: int) -> np.ndarray:
-    """Compressed at the reference size, and the error scaled up, so that large pictures show the same blocks."""
-    small, buffer = np.clip(resize_planes(planes, grid(planes), Image.Resampling.BOX), 0, 1), io.BytesIO()
-    as_picture(small).save(buffer, codec, quality=quality)
-    error = as_planes(Image.open(buffer)) - small
-    return planes + resize_planes(error, planes.shape[:2], Image.Resampling.BILINEAR)

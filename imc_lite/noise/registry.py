@@ -13,8 +13,8 @@ from imc_lite.errors import ImcError, shown
 
 # Prototypes belong to one version. A changed level, probability or function gives other noise under the same name: it
 # needs another version, and prototypes that are fitted to it.
-BANK_VERSION = "1"
-Role = Literal["bank", "unseen", "out-of-distribution"]
+BANK_VERSION = "2"
+Role = Literal["bank", "further", "unseen", "out-of-distribution"]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -24,7 +24,8 @@ class NoiseKind(Generic[Function]):
 
     Attributes:
         name: as in verdicts and on the command line.
-        role: "bank": prototypes and repairs are built for it. "unseen": for tests only, nothing is built from it.
+        role: "bank": prototypes and repairs are built for it, and the benchmark asks under it. "further": as the bank,
+            but not in the benchmark. "unseen": for tests only, nothing is built from it.
             "out-of-distribution": an example of what is in no bank, from which the verdict "unknown" is learnt.
         levels: strength at severity 1, 2, …
         measure: what a level measures, with its unit.

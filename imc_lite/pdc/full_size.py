@@ -9,6 +9,7 @@ from PIL import Image
 
 from imc_lite.images.resize import resize_planes, shrink_planes
 from imc_lite.pdc.restorers import restore, stretch
+from imc_lite.pdc.waves import remove_waves
 
 UNIVERSAL = 5.0  # deviations: the root of 2 ln N for N of 270,000 pixels
 
@@ -81,11 +82,18 @@ def _pixelation(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
     return _enlarge(restored, full)
 
 
+def _spike(full: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """Waves are taken away at any size; only where they were cut off is the rest needed."""
+    planes, inside = remove_waves(full)
+    return np.where(inside, planes, _enlarge(restored, full))
+
+
 CARRIED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "gaussian": _gaussian,
     "speckle": _speckle,
     "impulse": _impulse,
     "low_contrast": _low_contrast,
     "pixelation": _pixelation,
+    "spike": _spike,
 }
 """How restoration is carried over; full and restored planes, float32 [H, W, C]."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # A judgement. Where up to 0.61 of the tokens' variance is expected to stay lost, the default model's answers come back
-# to within 5.3 points of those to clean pictures; from 0.68 on they stay 6.0 to 13.2 points below
+# to within 4.2 points of those to clean pictures; from 0.66 on they stay 6.3 to 12.8 points below
 # (recipes/results/bench/results.json).
 GRADABLE_LIMIT = 0.65
 

@@ -15,12 +15,13 @@ from imc_lite.errors import ImcError, shown
 from imc_lite.images.resize import resize_planes, shrink_planes, size_within
 from imc_lite.noise.image import IMAGE_NOISE
 from imc_lite.noise.planes import REFERENCE
+from imc_lite.pdc.waves import shrink_without_waves
 
 # Remedies are chosen for one version. A restorer that gives other pixels needs another, and prototypes fitted to it.
-RESTORERS_VERSION = "2"
+RESTORERS_VERSION = "3"
 MAX_GAIN = 25.0
-BLOCK, STRIDE = 8, 3  # of the sliding cosine transform
-THRESHOLD = 2.0  # times the noise's deviation; above 2.5 small structure goes with the noise
+BLOCK, STRIDE = 8, 4  # of the sliding cosine transform
+THRESHOLD = 2.4  # times the noise's deviation, in the first of two passes
 COARSEST = 1.5  # times the finest detail's deviation
 MIDDLE, ENOUGH = (0.1, 0.9), 0.05  # grey levels at which noise is measured, and the share of a picture that they need
 
@@ -91,34 +92,46 @@ def _speckle(image: np.ndarray, level: float) -> np.ndarray:
 
 
 def _threshold(image: np.ndarray, relative: bool) -> np.ndarray:
-    """Sliding cosine transform, over the channels too, coefficients below the noise dropped; for speckle the noise
-    follows each block's mean (Yu & Sapiro 2011, DCT image denoising, https://doi.org/10.5201/ipol.2011.ys-dct; blocks
-    weigh by sparsity). How strong the noise is, is measured: a name and a severity say that less well."""
+    """Sliding cosine transform, over the channels too: a first pass drops coefficients below the noise, a second one
+    weighs each by what the first has left of it, as Wiener's filter does; for speckle the noise follows each block's
+    mean (Pierazzo et al. 2017, Multi-scale DCT denoising, https://doi.org/10.5201/ipol.2017.201, without its scales;
+    blocks weigh by sparsity). How strong the noise is, is measured: a name and a severity say that less well."""
     small = shrink_planes(image.astype(np.float32) / 255, size_within(image.shape, REFERENCE))
     level = _deviation(small, relative)
     # A field in each channel of a grey picture lies in what these planes hold of colour, where nothing else is.
     across = _cosines(small.shape[2])
     planes = np.moveaxis(np.pad(small @ across.T, ((BLOCK, BLOCK), (BLOCK, BLOCK), (0, 0)), mode="symmetric"), 2, 0)
-    basis = _cosines(BLOCK)
+    clean = _pass(planes, _pass(planes, None, level, relative), level, relative)
+    return 255 * (np.moveaxis(clean[:, BLOCK:-BLOCK, BLOCK:-BLOCK], 0, 2) @ across)
+
+
+def _pass(planes: np.ndarray, guide: np.ndarray | None, level: float, relative: bool) -> np.ndarray:
+    """Blocks of planes, float32 [C, H, W], shrunk towards smooth ones: by `guide`, what the first pass has made of the
+    same planes, or by a threshold."""
+    basis, deviation = _cosines(BLOCK), np.float32(level)
     total, weight = np.zeros_like(planes), np.zeros_like(planes)
     for top in range(0, BLOCK, STRIDE):
         for left in range(0, BLOCK, STRIDE):
             rows, columns = ((n - s) // BLOCK for n, s in zip(planes.shape[1:], (top, left), strict=True))
             where = np.s_[:, top : top + rows * BLOCK, left : left + columns * BLOCK]
-            blocks = planes[where].reshape(-1, rows, BLOCK, columns, BLOCK).swapaxes(2, 3)
-            coefficients = basis @ blocks @ basis.T
-            limit = np.float32(THRESHOLD * level)
+            seen, guess = (
+                basis @ p[where].reshape(-1, rows, BLOCK, columns, BLOCK).swapaxes(2, 3) @ basis.T
+                for p in (planes, planes if guide is None else guide)
+            )
+            noise = deviation
             if relative:
-                mean = coefficients[:1, ..., :1, :1] / np.float32(BLOCK * np.sqrt(small.shape[2]))
-                limit = limit * np.maximum(mean, np.float32(4 / 255))
-            kept = np.abs(coefficients) > limit
-            kept[0, ..., 0, 0] = True
-            trust = 1 / np.maximum(kept.sum((-1, -2), keepdims=True, dtype=np.float32), 1)
-            smooth = (basis.T @ (coefficients * kept) @ basis) * trust
+                mean = guess[:1, ..., :1, :1] / np.float32(BLOCK * np.sqrt(len(planes)))
+                noise = deviation * np.maximum(mean, np.float32(4 / 255))
+            if guide is None:
+                kept = (np.abs(guess) > np.float32(THRESHOLD) * noise).astype(np.float32)
+            else:
+                kept = guess**2 / np.maximum(guess**2 + noise**2, np.float32(1e-12))
+            kept[0, ..., 0, 0] = 1
+            trust = 1 / np.maximum((kept**2).sum((-1, -2), keepdims=True), 1)
+            smooth = (basis.T @ (seen * kept) @ basis) * trust
             total[where] += smooth.swapaxes(2, 3).reshape(planes[where].shape)
             weight[where] += np.broadcast_to(trust, smooth.shape).swapaxes(2, 3).reshape(planes[where].shape)
-    clean = np.moveaxis((total / np.maximum(weight, 1e-6))[:, BLOCK:-BLOCK, BLOCK:-BLOCK], 0, 2)
-    return 255 * (clean @ across)
+    return total / np.maximum(weight, np.float32(1e-6))
 
 
 def _cosines(count: int) -> np.ndarray:
@@ -164,6 +177,10 @@ def _pixelation(image: np.ndarray, level: float) -> np.ndarray:
     return resize_planes(coarse, size, Image.Resampling.LANCZOS)
 
 
+def _spike(image: np.ndarray, level: float) -> np.ndarray:
+    return shrink_without_waves(image)
+
+
 def _blur(planes: np.ndarray) -> np.ndarray:
     """3x3 binomial mean, edges replicated."""
     padded = np.pad(planes, ((1, 1), (1, 1), (0, 0)), mode="edge")
@@ -177,4 +194,5 @@ RESTORERS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "impulse": _impulse,
     "low_contrast": _low_contrast,
     "pixelation": _pixelation,
+    "spike": _spike,
 }

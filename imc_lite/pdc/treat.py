@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,11 +11,11 @@ from imc_lite.models.base import MLLM, Perception
 from imc_lite.pdc.full_size import restore_full_size
 from imc_lite.pdc.impulse import impulse_severity
 from imc_lite.pdc.prototypes import Prototypes
-from imc_lite.pdc.remedies import Remedy
 from imc_lite.pdc.restorers import restore
+from imc_lite.pdc.waves import spike_severity
 from imc_lite.results import ImageReport, Noise
 
-SURE = 0.99  # of impulses that the pixels show
+SURE = 0.99  # of what the pixels show
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,14 @@ def treat_picture(
     perceived = time.perf_counter()
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
-        noise, in_distribution, _ = name_noise(model, prototypes, pixels, perception.stats)
-        remedy = prototypes.remedy(noise.kind, noise.severity)
-        report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore)
-        if restored is not None:
-            tokens = model.perceive(restored).tokens
-        low_rank_map = prototypes.low_rank_map(remedy) if remedy is not None and in_distribution else None
+        look = name_noise(model, prototypes, pixels, perception.stats)
+        remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
+        report, restored = judge(prototypes, look), None
+        if remedy is not None and remedy.restore:
+            restored = restore(pixels, remedy.kind, remedy.severity) if look.restored is None else look.restored
+            tokens = model.perceive(restored).tokens if look.again is None else look.again.tokens
+            report = replace(report, restored=True)
+        low_rank_map = prototypes.low_rank_map(remedy) if remedy is not None and look.in_distribution else None
         if low_rank_map is not None:
             tokens = model.calibrate(tokens, low_rank_map)
             report = replace(report, calibrated=True)
@@ -106,64 +107,80 @@ def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> 
     began = time.perf_counter()
     stats = model.perceive(pixels).stats
     perceived = time.perf_counter()
-    noise, in_distribution, _ = name_noise(model, prototypes, pixels, stats)
-    remedy = prototypes.remedy(noise.kind, noise.severity)
-    report, restored = _restored(judge(prototypes, noise, in_distribution), remedy, pixels, restore_full_size)
+    look = name_noise(model, prototypes, pixels, stats)
+    remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
+    report, restored = judge(prototypes, look), None
+    if remedy is not None and remedy.restore:
+        restored, report = restore_full_size(pixels, remedy.kind, remedy.severity), replace(report, restored=True)
     return RestoredPicture(report, restored, perceived - began, time.perf_counter() - perceived)
 
 
-def _restored(
-    report: ImageReport,
-    remedy: Remedy | None,
-    pixels: np.ndarray,
-    restorer: Callable[[np.ndarray, str, int], np.ndarray],
-) -> tuple[ImageReport, np.ndarray | None]:
-    """The pixels restored where the remedy says so, and the report that says so too."""
-    if remedy is None or not remedy.restore:
-        return report, None
-    return replace(report, restored=True), restorer(pixels, remedy.kind, remedy.severity)
-
-
 def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageReport:
-    """The verdict on a picture, uint8 [H, W, 3] RGB, from one encoder pass; nothing is done about it."""
+    """The verdict on a picture, uint8 [H, W, 3] RGB, from one encoder pass (two where waves cross it); nothing is done
+    about it."""
     return examine(model, prototypes, pixels)[0]
 
 
 def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[ImageReport, float]:
     """Like `inspect`, and with it the out-of-distribution score that the verdict rests on."""
-    noise, in_distribution, score = name_noise(model, prototypes, pixels, model.perceive(pixels).stats)
-    return judge(prototypes, noise, in_distribution), score
+    look = name_noise(model, prototypes, pixels, model.perceive(pixels).stats)
+    return judge(prototypes, look), look.score
 
 
-def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray) -> tuple[Noise, bool, float]:
-    """Which noise a picture carries, by the encoder's pass and, where that says noise, by the pixels.
+@dataclass(frozen=True)
+class Look:
+    """Which noise a picture carries.
+
+    Attributes:
+        noise: the verdict.
+        in_distribution: whether the picture is like those that the prototypes were fitted to.
+        score: how far it lies from them, the out-of-distribution score.
+        behind: what is seen behind the waves of a spike, which hide it from the encoder; None without waves.
+        restored: the picture without its waves, uint8 [h, w, 3], where there were any; `again`: the encoder's pass over
+            that.
+    """
+
+    noise: Noise
+    in_distribution: bool
+    score: float
+    behind: Noise | None = None
+    restored: np.ndarray | None = None
+    again: Perception | None = None
+
+
+def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray) -> Look:
+    """Which noise a picture carries, by its pixels and by the encoder's pass.
 
     Args:
         model: computes the evidence.
         prototypes: of its encoder.
         pixels: uint8 [H, W, 3] RGB.
         stats: float32 [S], of the encoder's pass over them.
-
-    Returns:
-        The verdict, whether the picture is in-distribution, and its out-of-distribution score.
     """
+    if severity := spike_severity(pixels):
+        restored = restore(pixels, "spike", severity)
+        again = model.perceive(restored)
+        behind, in_distribution, score = prototypes.matcher.examine(again.stats, model.evidence)
+        return Look(Noise("spike", severity, SURE), in_distribution, score, behind, restored, again)
     noise, in_distribution, score = prototypes.matcher.examine(stats, model.evidence)
     if noise.kind not in ("clean", "impulse") and (severity := impulse_severity(pixels)):
         noise = Noise("impulse", severity, SURE)
-    return noise, in_distribution, score
+    return Look(noise, in_distribution, score)
 
 
-def judge(prototypes: Prototypes, noise: Noise, in_distribution: bool) -> ImageReport:
-    """Is a picture with this noise gradable, and if not, why? `in_distribution`: like those that the prototypes were
-    fitted to."""
+def judge(prototypes: Prototypes, look: Look) -> ImageReport:
+    """Is a picture with this noise gradable, and if not, why?"""
+    noise, behind = look.noise, look.behind
     remedy = prototypes.remedy(noise.kind, noise.severity)
     if noise.kind == "unknown":
         reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
         return ImageReport(None, noise, None, reason)
-    if remedy is not None and not in_distribution:
+    if remedy is not None and not look.in_distribution:
         reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
         return ImageReport(None, noise, None, reason)
-    if remedy is None or remedy.gradable:
-        return ImageReport(None, noise, True)
-    reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
-    return ImageReport(None, noise, False, reason)
+    if remedy is not None and not remedy.gradable:
+        reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
+        return ImageReport(None, noise, False, reason)
+    if behind is not None and behind.kind != "clean":
+        return ImageReport(None, noise, None, f"{noise.kind}, and behind it {behind.kind}, which is left as it is")
+    return ImageReport(None, noise, True)

@@ -23,8 +23,15 @@ from imc_lite.noise.registry import BANK_VERSION
 from imc_lite.pdc.features import QUADRANTS, features
 from imc_lite.pdc.fit.bias_field import fit_bias_field
 from imc_lite.pdc.fit.crossfit import draw_folds
-from imc_lite.pdc.fit.discriminant import CLUSTERS, KNOWN, OUT_OF_DISTRIBUTION, fit_matcher
-from imc_lite.pdc.fit.low_rank_map import RESTORED, fit_remedies
+from imc_lite.pdc.fit.discriminant import CLUSTERS, KNOWN, NAMED, OUT_OF_DISTRIBUTION, fit_matcher
+from imc_lite.pdc.fit.low_rank_map import (
+    DEFAULT_RANK,
+    DEFAULT_RIDGE,
+    RESTORED,
+    RIDGE,
+    SHARED_RANK,
+    fit_remedies,
+)
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.restorers import RESTORERS_VERSION, restore
 
@@ -77,12 +84,13 @@ def build_prototypes(
             tokens[i] = seen.tokens
         assert tokens is not None, "there are pictures"
         default = model.statistics == QUADRANTS
-        # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 48 (`kernels.match`).
+        # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
         matcher = fit_matcher(np.stack(table), rng, model.statistics, CLUSTERS if default else 1)
         if default:
             clean = np.stack([features_of[0] for features_of in table])
             matcher = replace(matcher, bias_field=fit_bias_field(clean, np.stack(biased), seed))
-        remedies, maps = fit_remedies(tokens, draw_folds(len(chosen), rng))
+        rank, ridge = (DEFAULT_RANK, DEFAULT_RIDGE) if default else (SHARED_RANK, RIDGE)
+        remedies, maps = fit_remedies(tokens, draw_folds(len(chosen), rng), rank, ridge)
     facts = {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
     facts |= {"images": len(chosen), "model": model.id, "dtype": "float32"}
     if window is not None:
@@ -113,9 +121,9 @@ class Observed:
     """What the encoder makes of one picture under every condition, as it is met (`imc_lite.noise.as_met`).
 
     Attributes:
-        features: float64 [48, F], in the order of `CONDITIONS`.
+        features: float64 [52, F], in the order of `CONDITIONS`.
         biased: float64 [15, F] under bias fields, [5, F] where no bias-field classifier is fitted.
-        tokens: float16 [1 + 36 + restored ones, N, D] as `fit_remedies` takes them, N at most 256.
+        tokens: float16 [1 + 51 + restored ones, N, D] as `fit_remedies` takes them, N at most 256.
     """
 
     features: np.ndarray
@@ -143,10 +151,10 @@ def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Ob
     image = load_image(path, window=window)
     # Examples of what is out of distribution are made at the reference size, as they always were.
     small = resize_picture(image, size_within(image.shape, REFERENCE))
-    known = [apply_as_met(image, kind, severity, seed) for kind, severity in KNOWN]
-    seen = [perceive(picture) for picture in (image, *known, *(restore(known[i], *KNOWN[i]) for i in RESTORED))]
+    met = [apply_as_met(image, kind, severity, seed) for kind, severity in NAMED]
+    seen = [perceive(picture) for picture in (image, *met, *(restore(met[i], *NAMED[i]) for i in RESTORED))]
     strange = [perceive(apply_to_image(small, kind, level, seed)).stats for kind, level in OUT_OF_DISTRIBUTION]
-    found = features(np.stack([*(p.stats for p in seen[1 : 1 + len(known)]), *strange]), model.statistics)
+    found = features(np.stack([*(p.stats for p in seen[1 : 1 + len(KNOWN)]), *strange]), model.statistics)
     first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
     # A seed far from every other picture's, so that no two get the same field.
     more = [

@@ -20,14 +20,17 @@ def _conditions(role: Role) -> tuple[tuple[str, int], ...]:
     return tuple((kind.name, severity) for kind in kinds for severity in range(1, len(kind.levels) + 1))
 
 
-# What every picture is looked at under: 36 conditions that have a name, 12 that are learnt as "unknown".
-KNOWN = (("clean", 0), *_conditions("bank"))
+# Told by the pixels alone (`imc_lite.pdc.waves`), and so without prototypes.
+BY_PIXELS = ("spike",)
+# What every picture is looked at under: 46 conditions that have a name, 6 that are learnt as "unknown".
+NAMED = (("clean", 0), *_conditions("bank"), *_conditions("further"))
+KNOWN = tuple(condition for condition in NAMED if condition[0] not in BY_PIXELS)
 OUT_OF_DISTRIBUTION = _conditions("out-of-distribution")
 CONDITIONS = (*KNOWN, *(("unknown", 0) for _ in OUT_OF_DISTRIBUTION))
 # Films, slices, cells and skin differ more than noise does; how many clusters of pictures that makes is chosen by
 # cross-fitting, of so many at most.
 CLUSTERS = 8
-PER_CLUSTER = 40  # fewer pictures do not carry a cluster's 48 means
+PER_CLUSTER = 40  # fewer pictures do not carry a cluster's 52 means
 SHRINKAGE = 2e-4
 KNOWN_KEPT = 0.998  # share of known pictures that must not be called unknown where they were not fitted on
 # A picture counts as in-distribution up to so many times the median score of known pictures. Not up to a quantile: one
@@ -36,7 +39,7 @@ KNOWN_KEPT = 0.998  # share of known pictures that must not be called unknown wh
 # (recipes/results/foreign.json).
 IN_DISTRIBUTION = 5.5
 
-_NAMES = ("clean", *IMAGE_NOISE.names("bank"), "unknown")
+_NAMES = (*dict.fromkeys(kind for kind, _ in KNOWN), "unknown")
 _KIND = np.array([_NAMES.index(kind) for kind, _ in CONDITIONS])
 
 
@@ -47,10 +50,10 @@ def fit_matcher(
     fitted on.
 
     Args:
-        table: float64 [N, 48, F], every picture under every condition of `CONDITIONS`.
+        table: float64 [N, 52, F], every picture under every condition of `CONDITIONS`.
         rng: draws the folds and the clusters' seeds.
         statistics: how the features were made of an encoder's statistics (`imc_lite.pdc.features.features`).
-        most: clusters at most, of 48 prototypes each.
+        most: clusters at most, of 52 prototypes each.
 
     Raises:
         ImcError: the features are the same for every picture.
@@ -90,13 +93,13 @@ def cross_fit(table: np.ndarray, folds: np.ndarray, seed: int, counts: Sequence[
     """What matchers with so many clusters say of pictures that they were not fitted on.
 
     Args:
-        table: float64 [N, 48, F].
+        table: float64 [N, 52, F].
         folds: integers [N].
         seed: of the clusters.
         counts: C numbers of clusters.
 
     Returns:
-        Logits of the conditions before calibration, [C, N, 48, 48], and out-of-distribution scores, [C, N, 48].
+        Logits of the conditions before calibration, [C, N, 52, 52], and out-of-distribution scores, [C, N, 52].
     """
     logits = np.empty((len(counts), len(table), len(CONDITIONS), len(CONDITIONS)))
     scores = np.empty(logits.shape[:3])
@@ -124,7 +127,7 @@ def fewest_clusters(losses: np.ndarray) -> int:
 
 
 def second_moment(table: np.ndarray) -> np.ndarray:
-    """Sum of the outer squares of features [N, 48, F]: [F, F]."""
+    """Sum of the outer squares of features [N, 52, F]: [F, F]."""
     rows = table.reshape(-1, table.shape[2])
     return rows.T @ rows
 
@@ -133,7 +136,7 @@ def fit(table: np.ndarray, seed: int, count: int = 1, second: np.ndarray | None 
     """Whitening, separating directions and prototypes of features, not yet calibrated.
 
     Args:
-        table: float64 [N, 48, F].
+        table: float64 [N, 52, F].
         seed: of the clusters.
         count: of clusters.
         second: their `second_moment`, where it is known.
@@ -201,7 +204,7 @@ def clusters(clean: np.ndarray, seed: int, count: int, rounds: int = 30) -> np.n
 
 
 def _distances(matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features [B, F] -> squared distance to the prototype of each condition in the nearest cluster [B, 48],
+    """Features [B, F] -> squared distance to the prototype of each condition in the nearest cluster [B, 52],
     out-of-distribution scores [B]."""
     apart = values - matcher.mean
     z = apart @ matcher.whiten
@@ -211,14 +214,14 @@ def _distances(matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _by_kind(logits: np.ndarray) -> np.ndarray:
-    """Probability of each kind (clean first, unknown last): [..., 48] -> [..., 9]."""
+    """Probability of each kind (clean first, unknown last): [..., 52] -> [..., 11]."""
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return weights @ np.eye(len(_NAMES))[_KIND]
 
 
 def _cross_entropy(logits: np.ndarray) -> np.ndarray:
-    """Mean over the conditions of how surprising the right kind is: [N, 48, 48] -> [N]."""
+    """Mean over the conditions of how surprising the right kind is: [N, 52, 52] -> [N]."""
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     right = np.einsum("nij,ij->ni", weights, _KIND[:, None] == _KIND) / weights.sum(-1)
     return -np.log(np.maximum(right, 1e-12)).mean(1)

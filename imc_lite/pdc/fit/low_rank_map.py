@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from imc_lite.pdc.fit.crossfit import FOLDS
-from imc_lite.pdc.fit.discriminant import KNOWN
+from imc_lite.pdc.fit.discriminant import NAMED
 from imc_lite.pdc.prototypes import MAP_ARRAYS
-from imc_lite.pdc.remedies import LowRankMap, Remedy
+from imc_lite.pdc.remedies import WORTH, LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS
 
 RANK = 64  # of a map for one kind and severity
-SHARED_RANK = 128  # of one for all severities of a family, which has more to undo; the kernels hold no higher rank
 RIDGE = 0.3  # times the mean variance; cross-fitted error is flat from 0.1 to 1
+SHARED_RANK = 128  # of one for all severities of a family, which has more to undo; the kernels hold no higher rank
+# Those of the default encoder, which needs no kernel. A weaker ridge leaves the error as it is and answers are better
+# for it: a strong one draws tokens towards their mean (docs/log.md). Of other encoders this is not known.
+DEFAULT_RANK, DEFAULT_RIDGE = 256, 0.03
 GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
-RESTORED = tuple(i for i, (kind, _) in enumerate(KNOWN) if kind in RESTORERS)
+RESTORED = tuple(i for i, (kind, _) in enumerate(NAMED) if kind in RESTORERS)
 # Kinds that are taken for each other, and moved alike: whichever of them is named, the map is fitted to all.
 FAMILIES = {"speckle": "gaussian"}
 
-View = tuple[int, bool]  # index of a condition in `KNOWN`, and whether its pixels are restored
+View = tuple[int, bool]  # index of a condition in `NAMED`, and whether its pixels are restored
 Family = tuple[str, bool]  # the kind that it is named after, and the same
 
 
@@ -55,53 +58,56 @@ class Sums:
             getattr(self, name).__iadd__(getattr(other, name))
         return self
 
-    def fit(self, rank: int) -> LowRankMap:
+    def fit(self, rank: int, ridge: float = RIDGE) -> LowRankMap:
         """The map of all that was added, as `fit_low_rank_map` finds it."""
         x_mean, y_mean = self.x / self.count, self.y / self.count
         gram = self.xx - self.count * np.outer(x_mean, x_mean)
         toward = self.xy - self.count * np.outer(x_mean, y_mean) - gram
-        return _widest(gram.astype(np.float32), toward.astype(np.float32), x_mean, y_mean, rank)
+        return _widest(gram.astype(np.float32), toward.astype(np.float32), x_mean, y_mean, rank, ridge)
 
 
 def fit_remedies(
-    tokens: np.ndarray, folds: np.ndarray, rank: int = SHARED_RANK
+    tokens: np.ndarray, folds: np.ndarray, rank: int = SHARED_RANK, ridge: float = RIDGE
 ) -> tuple[tuple[Remedy, ...], dict[str, np.ndarray]]:
     """Choose for each noise and severity among nothing, restoring, a map, and both; by cross-fitted error.
 
-    A map is fitted to all severities of a family of kinds: what is met seldom has just the strength of one of them.
+    A map is fitted to all severities of a family of kinds: what is met seldom has just the strength of one of them. It
+    is kept where over all of them it saves a tenth (`WORTH`) of the error that is there without it.
 
     Args:
-        tokens: float16 [P, 1 + 36 + restored, N, D]: P clean pictures, then under every condition of `KNOWN`, then
+        tokens: float16 [P, 1 + 51 + restored, N, D]: P clean pictures, then under every condition of `NAMED`, then
             under those of `RESTORED` with their pixels restored.
         folds: integers [P]; a picture's error is measured by maps fitted on the other folds.
         rank: of the maps.
+        ridge: of their regression, times the mean variance.
 
     Returns:
         The remedies, and the maps stacked as `Prototypes.maps`.
     """
     clean = tokens[:, 0].astype(np.float32)
     variance = float(((clean - clean.mean((0, 1))) ** 2).mean())
-    conditions = [i for i, (kind, _) in enumerate(KNOWN) if kind != "clean"]
+    conditions = [i for i, (kind, _) in enumerate(NAMED) if kind != "clean"]
     where = {(i, False): 1 + i for i in conditions}
-    where |= {(i, True): 1 + len(KNOWN) + n for n, i in enumerate(RESTORED)}
-    bare, mapped, fitted = _fit_families(tokens, where, folds, rank)
+    where |= {(i, True): 1 + len(NAMED) + n for n, i in enumerate(RESTORED)}
+    bare, mapped, fitted = _fit_families(tokens, where, folds, rank, ridge)
     bare, mapped = ({view: error / variance for view, error in errors.items()} for errors in (bare, mapped))
+    worth = {family for family, views in _families(where).items() if _saved(views, bare, mapped) >= WORTH}
     remedies: list[Remedy] = []
     used: list[Family] = []
     for i in conditions:
-        kind, severity = KNOWN[i]
+        kind, severity = NAMED[i]
         ways = [(i, restored) for restored in (False, True) if (i, restored) in where]
         # A map comes behind the restorer wherever that alone brings tokens nearer. The error with the map does not
         # decide it: under strong noise all that a map can do is to draw tokens towards their mean, which makes the
         # error small and answers no better (docs/log.md).
         way = ways[-1] if bare[ways[-1]] < bare[ways[0]] - GAIN else ways[0]
-        options = [(bare[w], w[1], False) for w in ways] + [(mapped[way], way[1], True)]
+        family = FAMILIES.get(kind, kind), way[1]
+        options = [(bare[w], w[1], False) for w in ways] + [(mapped[way], way[1], True)] * (family in worth)
         # The simplest remedy within the gain of the best.
         best = min(error for error, _, _ in options)
         after, restored, with_map = next(o for o in options if o[0] <= best + GAIN)
         index = None
         if with_map:
-            family = FAMILIES.get(kind, kind), restored
             used += [family] if family not in used else []
             index = used.index(family)
         remedies.append(Remedy(kind, severity, restored, index, round(bare[i, False], 4), round(after, 4)))
@@ -109,15 +115,12 @@ def fit_remedies(
 
 
 def _fit_families(
-    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int
+    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float
 ) -> tuple[dict[View, float], dict[View, float], dict[Family, LowRankMap]]:
     """Mean squared error of every view, as it is and with the map of its family where its picture was not fitted on;
     and the maps. `where`: the place of each view in `tokens`."""
     clean = tokens[:, 0].astype(np.float32)
-    families: dict[Family, list[View]] = {}
-    for view in where:
-        kind = KNOWN[view[0]][0]
-        families.setdefault((FAMILIES.get(kind, kind), view[1]), []).append(view)
+    families = _families(where)
     bare: dict[View, float] = {}
     mapped: dict[View, float] = dict.fromkeys(where, 0.0)
     fitted: dict[Family, LowRankMap] = {}
@@ -130,12 +133,27 @@ def _fit_families(
                 part.add(seen[folds == fold], clean[folds == fold])
         for fold in range(FOLDS):
             held = folds == fold
-            cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank)
+            cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank, ridge)
             for view in views:
                 seen = tokens[held, where[view]].astype(np.float32)
                 mapped[view] += float(((cross.apply(seen) - clean[held]) ** 2).sum()) / clean.size
-        fitted[family] = _together(parts).fit(rank)
+        fitted[family] = _together(parts).fit(rank, ridge)
     return bare, mapped, fitted
+
+
+def _families(views: Iterable[View]) -> dict[Family, list[View]]:
+    """Which views one map serves."""
+    families: dict[Family, list[View]] = {}
+    for view in views:
+        kind = NAMED[view[0]][0]
+        families.setdefault((FAMILIES.get(kind, kind), view[1]), []).append(view)
+    return families
+
+
+def _saved(views: list[View], bare: dict[View, float], mapped: dict[View, float]) -> float:
+    """The share of the error of these views that their map saves, used where it saves any."""
+    without = sum(bare[view] for view in views)
+    return 1 - sum(min(bare[view], mapped[view]) for view in views) / without if without else 0.0
 
 
 def _together(parts: Sequence[Sums]) -> Sums:
@@ -163,13 +181,15 @@ def fit_low_rank_map(x: np.ndarray, y: np.ndarray, rank: int) -> LowRankMap:
         down = centred.T @ (dual @ directions)
         return _rounded(down, directions, x_mean, y_mean)
     gram = centred.T @ centred
-    return _widest(gram, centred.T @ (y - y_mean) - gram, x_mean, y_mean, rank)
+    return _widest(gram, centred.T @ (y - y_mean) - gram, x_mean, y_mean, rank, RIDGE)
 
 
-def _widest(gram: np.ndarray, toward: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, rank: int) -> LowRankMap:
+def _widest(
+    gram: np.ndarray, toward: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, rank: int, ridge: float
+) -> LowRankMap:
     """From the centred x x and x (y - x), float32 [D, D], and the means."""
-    ridge = RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
-    weights = np.linalg.solve(gram + ridge, toward)
+    steadied = gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+    weights = np.linalg.solve(steadied, toward)
     directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
     return _rounded(weights @ directions, directions, x_mean, y_mean)
 
