@@ -149,6 +149,36 @@ def test_the_keyboard_is_enough(page, chest):
     page.wait(lambda: page["answer"].text == "x-ray")
 
 
+def test_an_example_noise_and_the_answer_with_and_without(page):
+    page.wait(lambda: len(page["examples"].find_elements(By.TAG_NAME, "button")) == 3)
+    assert page["kind"].get_attribute("disabled") and not page["plain"].is_displayed()
+    page["examples"].find_elements(By.TAG_NAME, "button")[2].click()
+    page.wait(lambda: page["verdict"].text.startswith("clean"))
+    assert page["question"].get_attribute("value") == "What modality is this?"
+    before = page["before"].get_attribute("src")
+    page["kind"].send_keys("impulses")
+    page.wait(lambda: page["verdict"].text.startswith("impulse, severity 3 of 5") and page["restored"].is_displayed())
+    assert page["before"].get_attribute("src") != before
+    page["severity"].send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.wait(lambda: page["verdict"].text.startswith("impulse, severity 5 of 5"))
+    assert page["severity-shown"].text == "5"
+    page["compare"].click()
+    page.ask("What modlity is this?")
+    page.wait(lambda: page["plain"].is_displayed() and page["status"].text == "")
+    assert page["answer"].text == "microscopy" and page["plain-answer"].text
+    page["kind"].send_keys("none")
+    page.wait(lambda: page["verdict"].text.startswith("clean"))
+    assert page["before"].get_attribute("src") == before
+    assert page["answer"].text == "" and not page["plain"].is_displayed()
+
+
+def test_the_demo_begins_with_a_picture(page, server):
+    page.browser.get(f"{server.url}/#demo")
+    page.browser.refresh()
+    page.wait(lambda: page["seen"].is_displayed())
+    assert page["compare"].is_selected() and page["question"].get_attribute("value") == "Is there pneumonia?"
+
+
 def test_a_screen_reader_finds_names_and_news(page):
     assert page.run("return document.documentElement.lang") == "en"
     unnamed = page.run(
@@ -194,6 +224,11 @@ def test_dicom_brings_its_window_and_frame(page):
     before = page["before"].get_attribute("src")
     page["window"].send_keys("lung")
     page.wait(lambda: page["before"].get_attribute("src") != before)
+    # What is damaged is what was shown.
+    page["kind"].send_keys("low contrast")
+    page.wait(lambda: page["verdict"].text.startswith("low contrast"))
+    page.ask("What modality is this?")
+    assert page["answer"].text and page["error"].text == ""
 
 
 def test_the_page_asks_for_the_key(browser, default_bundle, tmp_path, chest):

@@ -176,6 +176,27 @@ def test_inspect_repair_and_restore_give_the_command_lines_objects(server, imc, 
     assert np.abs(after - truth).mean() < np.abs(before - truth).mean() / 2
 
 
+def test_noise_on_a_picture_and_pictures_to_try_it_on(server, chest, picture):
+    from imc_lite.noise import apply_to_image
+
+    status, _, got = server.send("/v1/noise", {"image": picture, "kind": "gaussian", "severity": 4, "seed": 7})
+    assert status == 200 and list(got) == ["image"]
+    assert server.send("/v1/noise", {"image": picture, "kind": "gaussian", "severity": 4, "seed": 7})[2] == got
+    noisy = Image.open(io.BytesIO(base64.b64decode(got["image"].partition(",")[2]))).convert("RGB")
+    small = Image.open(chest).convert("RGB")
+    small.thumbnail((640, 640), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    np.testing.assert_array_equal(np.asarray(noisy), apply_to_image(np.asarray(small), "gaussian", 4, 7))
+    assert server.send("/v1/inspect", {"image": got["image"]})[2]["noise"]["kind"] == "gaussian"
+    for wrong in ({"kind": "fog"}, {"kind": "typo"}, {"severity": 0}, {"severity": 6}, {"severity": "3"}, {"seed": -1}):
+        status, _, error = server.send("/v1/noise", {"image": picture, "kind": "gaussian", "severity": 3, **wrong})
+        assert status == 400 and error["error"]["message"], wrong
+    status, _, got = server.send("/v1/examples")
+    assert status == 200 and len(got["examples"]) == 3
+    for example in got["examples"]:
+        assert server.send("/v1/inspect", {"image": example["image"]})[2]["noise"]["kind"] == "clean"
+        assert example["name"] and example["question"].endswith("?")
+
+
 def test_dicom_with_window_and_frame(server):
     pydicom = pytest.importorskip("pydicom")
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -287,7 +308,15 @@ def test_health_models_and_description(server, client):
     assert server.send("/healthz")[2]["status"] == "ok"
     assert [m.id for m in client.models.list()] == ["default"]
     _, _, description = server.send("/openapi.json")
-    assert {"/v1/chat/completions", "/v1/inspect", "/v1/repair", "/v1/restore", "/"} <= set(description["paths"])
+    assert {
+        "/v1/chat/completions",
+        "/v1/inspect",
+        "/v1/repair",
+        "/v1/restore",
+        "/v1/noise",
+        "/v1/examples",
+        "/",
+    } <= set(description["paths"])
     assert "422" not in json.dumps(description)
 
 

@@ -12,6 +12,7 @@ import click
 from imc_lite import __version__
 from imc_lite.cli.answer import answer
 from imc_lite.cli.bench import bench
+from imc_lite.cli.demo import demo
 from imc_lite.cli.doctor import doctor
 from imc_lite.cli.env import env
 from imc_lite.cli.inspect import inspect
@@ -32,7 +33,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     closed = _open_streams()
-    if "stdout" in closed and sys.argv[1:2] != ["serve"]:  # which answers elsewhere
+    if "stdout" in closed and sys.argv[1:2] not in (["serve"], ["demo"]):  # which answers elsewhere
         _die("stdout is closed, there is nowhere to answer; send it to a file, or to /dev/null", 2)
     if "stdin" in closed and "-" in sys.argv[1:]:
         _die("stdin is closed and - reads from it; name a file, or send one in with <", 2)
@@ -79,7 +80,22 @@ def cli() -> None:
     """
 
 
-for command in (answer, inspect, repair, noise, prototypes, pull, bundle, export, bench, serve, env, doctor, plan):
+for command in (
+    answer,
+    inspect,
+    repair,
+    noise,
+    prototypes,
+    pull,
+    bundle,
+    export,
+    bench,
+    serve,
+    demo,
+    env,
+    doctor,
+    plan,
+):
     cli.add_command(command)
 
 

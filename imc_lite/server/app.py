@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from imc_lite import __version__
-from imc_lite.server import jobs, schema
+from imc_lite.server import jobs, schema, tryout
 from imc_lite.server.budget import Budget
 from imc_lite.server.chat import completion, events, read
 from imc_lite.server.description import ANY_ROUTE, HEALTH, KEY, ONE_MODEL, PROMETHEUS, STREAM, WORK, describe
@@ -120,6 +120,17 @@ def _looks(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> No
         shown = await work(request, jobs.show(await picture(request, body)))
         metrics.count(shown["image"])
         return JSONResponse(shown)
+
+    @app.post("/v1/noise", response_model=tryout.Damaged, responses=WORK, tags=["imc-lite"])
+    async def damage(body: tryout.NoiseRequest, request: Request) -> Response:
+        """A noisy copy of a picture, at most 640 pixels long, to see what noise does."""
+        job = tryout.damage(await picture(request, body), body.kind, body.severity, body.seed)
+        return JSONResponse(await work(request, job))
+
+    @app.get("/v1/examples", response_model=tryout.Examples, responses=KEY, tags=["imc-lite"])
+    async def packaged() -> Response:
+        """Three pictures of the packaged benchmark, each with a question."""
+        return JSONResponse({"examples": tryout.examples()})
 
     @app.post("/v1/repair", response_model=schema.QuestionReport, responses=WORK, tags=["imc-lite"])
     async def repair(body: schema.RepairRequest, request: Request) -> Response:

@@ -150,6 +150,11 @@ def show(picture: Picture) -> Job[dict[str, Any]]:
 
 
 def _png(pixels: np.ndarray) -> str:
+    return data_uri(small(pixels))
+
+
+def small(pixels: np.ndarray) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] at the size at which a picture is shown."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return data_uri(np.asarray(picture))
+    return np.asarray(picture)

@@ -28,7 +28,13 @@ BACKLOG = 1024
 WORKER_SECONDS = 1.0  # for a worker to notice that its request is over
 
 
-def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers: int) -> None:
+def serve(
+    open_model: Callable[[], IMC],
+    settings: Settings,
+    port: int,
+    workers: int,
+    ready: Callable[[str], object] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Then no more connections are taken. Requests that run have `settings.grace` seconds to finish; what is left is given
@@ -40,6 +46,7 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
         settings: where to listen, limits and access.
         port: 0 takes a free one; it is named on stderr.
         workers: models, each with a thread of its own.
+        ready: called with the address once requests are taken.
 
     Raises:
         ImcError: the port is taken, the host is not ours, or a model cannot be opened.
@@ -68,10 +75,13 @@ def serve(open_model: Callable[[], IMC], settings: Settings, port: int, workers:
         pool.start()
         address = f"[{host}]" if ":" in host else host
         before = "" if settings.upstream is None else f", {settings.upstream.url} answers"
-        say(f"serving on http://{address}:{listening.getsockname()[1]} with {workers} worker(s){before}")
+        url = f"http://{address}:{listening.getsockname()[1]}"
+        say(f"serving on {url} with {workers} worker(s){before}")
         if settings.api_key is None and not is_loopback(host):
             say("anybody who reaches this address may ask; set IMC_LITE_API_KEY or --api-key-file")
         server = _Server(create_app(pool, settings, say), settings.grace, end)
+        if ready is not None:
+            ready(url)
         server.run(sockets=[listening])
     finally:
         listening.close()
