@@ -119,7 +119,7 @@ def test_prototypes_to_answer(llava_checkpoint, llava_prototypes, by_the_command
     there = IMC.from_pretrained(llava_checkpoint, prototypes=llava_prototypes, sms=False, offline=True)
     here = IMC.from_pretrained(folder, sms=False)
     # A random tower names no noise reliably; so the verdict is forced to one that has a map.
-    remedy = next(r for r in there.prototypes.remedies if r.map_index is not None)
+    remedy = next(r for r in there.prototypes.remedies if r.map_index is not None and r.pays)
     named = zip(there.prototypes.matcher.kinds, there.prototypes.matcher.severities, strict=True)
     bias = np.where([point == (remedy.kind, remedy.severity) for point in named], 1e6, 0).astype(np.float32)
     sure = {"bias": bias, "unknown_limit": np.inf, "in_distribution_limit": np.inf}

@@ -60,8 +60,8 @@ def test_only_the_known_encoder_is_quantized(default_bundle, tmp_path):
 def test_the_command_writes_a_bundle_that_takes_the_prototypes(
     default_bundle, default_model, chest, tmp_path, monkeypatch
 ):
-    """On every sixth of the packaged pictures; all of them take minutes."""
-    monkeypatch.setattr(quantize, "load_edition", lambda: load_edition()[::6])
+    """On every fifth of the packaged pictures; all of them take minutes."""
+    monkeypatch.setattr(quantize, "load_edition", lambda: load_edition()[::5])
     monkeypatch.setattr(quantize, "CALIBRATION", 24)
     folder = tmp_path / "model"
     done = CliRunner().invoke(cli, ["export", "default", "--precision", "int8", "-o", str(folder)])
