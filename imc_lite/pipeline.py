@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from imc_lite.errors import ImcError
 from imc_lite.images.load import LoadedImage, Source, load_shown
-from imc_lite.models.base import MLLM, Perception
+from imc_lite.models.base import MLLM, Perception, optional_arguments, versions
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.pdc.recent import RecentPictures
@@ -22,6 +20,8 @@ from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_pictur
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
 from imc_lite.sms.spacing import keep_spacing
+from imc_lite.trust.assess import Trust, assess, check_risk, token_probability
+from imc_lite.trust.confidence import Confidence, load_confidence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -43,7 +43,13 @@ class IMC:
     """
 
     def __init__(
-        self, model: MLLM, prototypes: Prototypes | None = None, *, sms: bool = True, upstream: Upstream | None = None
+        self,
+        model: MLLM,
+        prototypes: Prototypes | None = None,
+        *,
+        sms: bool = True,
+        upstream: Upstream | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         """Answer with an opened model; `from_pretrained` opens one by name.
 
@@ -52,7 +58,9 @@ class IMC:
             prototypes: of its encoder; without them noise is neither looked for nor calibrated.
             sms: repair damaged questions.
             upstream: another server that `answer` asks in the model's place; the model looks for noise and repairs.
+            confidence: fitted for the model; without it nobody knows how often its answers are right.
         """
+        self.confidence = confidence
         self.model, self.prototypes, self.sms, self.upstream = model, prototypes, sms, upstream
         self._recent: RecentPictures[Treated] = RecentPictures()
         self._elsewhere = None
@@ -74,6 +82,7 @@ class IMC:
         pdc: bool = True,
         sms: bool = True,
         prototypes: Path | None = None,
+        confidence: Path | None = None,
         upstream: str | None = None,
         upstream_model: str | None = None,
         upstream_timeout: float | None = None,
@@ -95,14 +104,15 @@ class IMC:
             sms: repair damaged questions (SMS); False asks them as they are.
             prototypes: a file of `imc-lite prototypes build`; a bundle brings its own. A Hugging Face model without
                 them answers, but noise is neither looked for nor calibrated.
+            confidence: a file of `imc-lite calibrate`; a bundle may bring its own.
             upstream: base URL of a server of OpenAI's chat API that answers, such as http://127.0.0.1:11434/v1; the
                 model then looks for noise and repairs the question. A key is taken from IMC_LITE_UPSTREAM_KEY.
             upstream_model: the model's name there; without it the upstream chooses.
             upstream_timeout: seconds that an answer of the upstream may take, 60 by default.
 
         Raises:
-            ImcError: no such model, one that is not supported, the default one cannot be built, the prototypes belong
-                to another encoder, or the upstream's URL, model, timeout or key cannot be meant.
+            ImcError: no such model, one that is not supported, the default one cannot be built, the prototypes or the
+                confidence belong to another model, or the upstream's URL, model, timeout or key cannot be meant.
         """
         from imc_lite.models.open import open_mllm
 
@@ -115,10 +125,11 @@ class IMC:
         elif upstream_model is not None or upstream_timeout is not None:
             raise ImcError("the upstream's model and timeout go with an upstream; give its URL")
         opened = open_mllm(model, processor=processor, device=device, quant=quant, threads=threads, offline=offline)
-        file = (prototypes or opened.prototypes_file()) if pdc else None
-        if file is None:
-            return cls(opened, sms=sms, upstream=asked)
-        return cls(opened, load_prototypes(file, opened.identity), sms=sms, upstream=asked)
+        noise = (prototypes or opened.prototypes_file()) if pdc else None
+        known = None if noise is None else load_prototypes(noise, opened.identity)
+        fitted = confidence or getattr(opened, "confidence_file", lambda: None)()
+        sure = None if fitted is None else load_confidence(fitted, opened.identity, opened.version)
+        return cls(opened, known, sms=sms, upstream=asked, confidence=sure)
 
     def repair(self, question: str, *, deadline: Deadline = NEVER) -> QuestionReport:
         """The question with its damage repaired where that is safe, and every edit.
@@ -193,6 +204,7 @@ class IMC:
         deadline: Deadline = NEVER,
         top_logprobs: int = 0,
         of_many: bool = False,
+        max_risk: float | None = None,
     ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
@@ -206,16 +218,20 @@ class IMC:
             window: of a DICOM picture, see `imc_lite.images.load.load_image`.
             frame: of a DICOM file, counted from 1.
             max_new_tokens: the answer is cut off there.
-            on_text: called with the answer so far after every token, with an upstream's once; what it raises ends it.
+            on_text: called with the answer so far after every token, with an upstream's once, and with one that may be
+                withheld (`max_risk`); what it raises ends it.
             deadline: looked at between the steps and before every pass of the language model.
             top_logprobs: of each token of the answer, so many of the likeliest come with it (`Result.top_logprobs`).
             of_many: more questions about this picture come with this one. The default model on the CPU then reads what
                 their prompts begin with, the picture, once for all of them, which pays from the second on.
+            max_risk: 0-1; an answer that is likelier to be wrong is not given: `answer` is None, and `selective` says
+                why.
 
         Raises:
             ImcError: the image or the question cannot be used, the prototypes were built with another window,
-                `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, the model does not tell them, or the
-                upstream does not answer (`imc_lite.upstream.errors`).
+                `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, the model does not tell them,
+                `max_risk` is no share or there is no confidence to hold it by, or the upstream does not answer
+                (`imc_lite.upstream.errors`).
             DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
@@ -224,7 +240,9 @@ class IMC:
             raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
         if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
             raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
-        more = self._more(top_logprobs, of_many)
+        check_risk(max_risk, self.confidence is not None and self._elsewhere is None)
+        tell = None if max_risk is not None else on_text
+        more = {} if self._elsewhere else optional_arguments(self.model, top_logprobs, of_many)
         picture = self.load(image, window, frame)
         loaded = time.perf_counter()
         deadline.check()
@@ -235,38 +253,33 @@ class IMC:
         report = self.repair(question, deadline=deadline) if self.sms else off
         repaired = time.perf_counter()
         if isinstance(seen, Treated):
-            generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, on_text, deadline, **more)
+            generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, tell, deadline, **more)
             answered = {"id": self.model.id, "version": self.model.version}
+            decoded = time.perf_counter()
+            known = (self.model, self.confidence, report.repaired)
+            trust = assess(*known, generation, seen.tokens, seen.report, max_risk, deadline)
         else:
             text = keep_spacing(asked, report.repaired)
-            generation, name = seen.ask(text, max_new_tokens, on_text, deadline, top_logprobs)
+            generation, name = seen.ask(text, max_new_tokens, tell, deadline, top_logprobs)
             answered = {"id": name, "version": "unknown"}
+            decoded, trust = time.perf_counter(), Trust(None, token_probability(generation), None, None)
+        if (given := trust.given) and tell is None and on_text is not None:
+            on_text(generation.text)  # whole: before, nobody knew whether it would be given
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
-        marks |= {"repair": repaired - perceived, "decode": done - repaired, "total": done - began}
-        logprobs = generation.logprobs
+        marks |= {"repair": repaired - perceived, "decode": decoded - repaired, "assess": done - decoded}
+        marks["total"] = done - began
         return Result(
             id=id,
-            answer=generation.text,
-            confidence=math.exp(sum(logprobs) / len(logprobs)) if logprobs else None,
+            answer=generation.text if given else None,
+            **vars(trust),
             image=replace(seen.report, path=_path(image)),
             question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model=answered,
             versions=versions(self.model),
-            top_logprobs=generation.top_logprobs,
+            top_logprobs=generation.top_logprobs if given else (),
         )
-
-    def _more(self, top_logprobs: int, of_many: bool) -> dict[str, int]:
-        """Arguments of `generate` that not every model has, where they are of use."""
-        if self._elsewhere is not None:
-            return {}
-        more, known = {"top_logprobs": top_logprobs} if top_logprobs else {}, signature(self.model.generate).parameters
-        if more and "top_logprobs" not in known:
-            raise ImcError(f"the model {self.model.id} gives no probabilities of single tokens; do not ask for them")
-        if of_many and "of_many" in known:
-            more["of_many"] = True
-        return more
 
     def load(self, image: Source | LoadedImage, window: str | None = None, frame: int | None = None) -> LoadedImage:
         """The picture, where the prototypes are for pictures that are shown so.
@@ -282,12 +295,3 @@ class IMC:
 
 def _path(image: Source | LoadedImage) -> str | None:
     return str(image) if isinstance(image, (str, Path)) else None
-
-
-def versions(model: MLLM) -> dict[str, str]:
-    """Of this package, and of what runs the model."""
-    from importlib import import_module
-
-    from imc_lite import __version__
-
-    return {"imc_lite": __version__, **{name: import_module(name).__version__ for name in model.runtime}}

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from imc_lite.models.base import TokenLogprob
 
 
-OWN = ("answer", "confidence", "question", "timings_ms")  # what each of several answers about a picture has of its own
+# What each of several answers about a picture has of its own.
+OWN = ("answer", "confidence", "token_probability", "image_reliance", "selective", "question", "timings_ms")
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,47 @@ class QuestionReport:
 
 
 @dataclass(frozen=True)
+class ImageReliance:
+    """What the picture adds to an answer.
+
+    nats: the answer's natural-log probability with the picture less that without it; same_without: whether it would be
+    the same without.
+    """
+
+    nats: float
+    same_without: bool
+
+
+@dataclass(frozen=True)
+class Selective:
+    """Whether to answer. `risk` is the probability that the answer is wrong, 1 - confidence; `reasons` say what speaks
+    against it, and are there for answers that are given too."""
+
+    risk: float
+    answered: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Result:
-    """One answer. `confidence` is the geometric mean of the answer's token probabilities, 0-1; None where another
-    server answered and did not give them.
+    """One answer, or None where its risk was above what was allowed.
+
+    `confidence` is the calibrated probability that it is right, 0-1; None where the model has none fitted.
+    `token_probability` is the geometric mean of the probabilities of its tokens, 0-1; None where another server
+    answered and did not give them. `image_reliance` is None there, and `selective` where there is no confidence.
 
     `top_logprobs` are those of `Generation`, where they were asked for; they are not part of the JSON.
     """
 
-    answer: str
+    answer: str | None
     confidence: float | None
     image: ImageReport
     question: QuestionReport
     timings_ms: dict[str, float]
     model: dict[str, str]
+    token_probability: float | None = None
+    image_reliance: ImageReliance | None = None
+    selective: Selective | None = None
     id: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = field(default=(), repr=False)
@@ -96,7 +125,10 @@ class Result:
         row = asdict(self)
         del row["top_logprobs"]
         row["question"] = self.question.to_dict()
-        return {"id": row.pop("id"), **row}
+        if self.selective is not None:
+            row["selective"]["reasons"] = list(self.selective.reasons)
+        trust = {name: row.pop(name) for name in ("token_probability", "image_reliance", "selective")}
+        return {"id": row.pop("id"), "answer": row.pop("answer"), "confidence": row.pop("confidence"), **trust, **row}
 
     def to_entry(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The row of one of several answers about a picture: its own entry, and what it shares with the others."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 import committed
+import tables_confidence as trust
 import tables_generality as others
 import tables_noise as noises
 import tables_robustness as robustness
@@ -17,7 +18,7 @@ from imc_lite.bench.plots import accuracy_plot
 
 PAGES = (
     *("README.md", "docs/deploying.md", "docs/measured.md", "docs/models.md", "docs/noise.md", "docs/ray.md"),
-    *("docs/serve.md", "recipes/MODEL_CARD.md"),
+    *("docs/serve.md", "docs/trust.md", "recipes/MODEL_CARD.md"),
 )
 # Each is named as the part of a page that it fills.
 MAKERS = (
@@ -30,6 +31,7 @@ MAKERS = (
         robustness.foreign,
         robustness.perception,
     ),
+    *(trust.confidence, trust.max_risk, trust.estimates, trust.strangers, trust.reliance),
     *(others.generality, others.generality_sets, others.generality_questions, others.unseen),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
     *(runtime.server, runtime.archive, runtime.kernels),

@@ -55,15 +55,15 @@ def test_same_answer_again_and_from_python(default_bundle, chest):
     assert repr(result).startswith("Result(answer=")
 
 
-def test_confidence_is_the_mean_of_the_tokens(default_model, chest):
+def test_token_probability_is_the_mean_of_the_tokens(default_model, chest):
     """The geometric mean of the token probabilities: an answer of several tokens is not less sure for its length."""
     imc = IMC(default_model, sms=False)
     pixels = load_image(chest)
     question = "Is there a pleural effusion, and where?"
     said = default_model.generate(question, default_model.perceive(pixels).tokens, 64)
     assert len(said.logprobs) > 1
-    assert imc.answer(pixels, question).confidence == pytest.approx(np.exp(np.mean(said.logprobs)), rel=1e-9)
-    assert imc.answer(pixels, question).confidence != pytest.approx(np.exp(np.sum(said.logprobs)), rel=1e-3)
+    assert imc.answer(pixels, question).token_probability == pytest.approx(np.exp(np.mean(said.logprobs)), rel=1e-9)
+    assert imc.answer(pixels, question).token_probability != pytest.approx(np.exp(np.sum(said.logprobs)), rel=1e-3)
 
 
 BAD = {

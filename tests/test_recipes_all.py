@@ -210,7 +210,7 @@ def test_steps_come_after_what_they_read_and_read_what_is_there():
         recipe = step.command.startswith("python recipes/")
         assert recipe == bool(inputs.sources(step.command, ROOT)), step.name
     tables = {path.name for path in inputs.sources("python recipes/tables.py", ROOT)}
-    parts = ("generality", "noise", "robustness", "runtime")
+    parts = ("confidence", "generality", "noise", "robustness", "runtime")
     assert tables == {"tables.py", "committed.py", *(f"tables_{part}.py" for part in parts)}
 
 

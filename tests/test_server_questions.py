@@ -144,3 +144,25 @@ def test_the_example_of_the_page(server, monkeypatch, capsys):
     exec(first + second, {})
     printed = re.search(r"prints\n\n```text\n(.*?)```", text, flags=re.S).group(1)
     assert capsys.readouterr().out == f"x-ray modality\n{printed}"
+
+
+def test_an_answer_that_is_too_risky_is_refused(client, picture):
+    """OpenAI's own field for it; in a stream as well, where nothing of the answer has been told by then."""
+    request = {"model": "default", "messages": ask(picture, QUESTIONS[1])}
+    given = client.chat.completions.create(**request, extra_body={"imc": {"max_risk": 0.9}})
+    free = client.chat.completions.create(**request)
+    assert given.choices[0].message == free.choices[0].message and given.usage == free.usage
+    assert given.imc["selective"] == {**free.imc["selective"], "answered": True}
+    held = client.chat.completions.create(**request, extra_body={"imc": {"max_risk": 0.0}})
+    message = held.choices[0].message
+    assert message.content is None and message.refusal.startswith("the answer would be wrong with a probability of ")
+    assert held.imc["answer"] is None and held.imc["confidence"] == free.imc["confidence"]
+    chunks = [*client.chat.completions.create(**request, stream=True, extra_body={"imc": {"max_risk": 0.0}})]
+    deltas = [choice.delta for chunk in chunks for choice in chunk.choices]
+    assert not "".join(delta.content or "" for delta in deltas)
+    assert [delta.refusal for delta in deltas if delta.refusal] == [message.refusal]
+    told = [*client.chat.completions.create(**request, stream=True, extra_body={"imc": {"max_risk": 0.9}})]
+    assert "".join(c.delta.content or "" for chunk in told for c in chunk.choices) == free.choices[0].message.content
+    for risk in (-0.1, 1.5, "0.2"):
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(**request, extra_body={"imc": {"max_risk": risk}})

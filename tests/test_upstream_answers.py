@@ -170,11 +170,11 @@ def test_confidence_is_the_upstreams_where_it_says_so(imc, upstream, chest):
     ):
         upstream.answer = saying(200, said("x", logprobs=given))
         result = imc.answer(chest, CLEAN)
-        assert result.confidence == pytest.approx(confidence) and result.model["id"] == "gemma3:4b"
+        assert result.token_probability == pytest.approx(confidence) and result.model["id"] == "gemma3:4b"
     thought = said("x", logprobs=tokens(-0.1, -0.3))
     thought["choices"][0]["message"]["reasoning_content"] = "they are of these words too"
     upstream.answer = saying(200, thought)
-    assert imc.answer(chest, CLEAN).confidence is None
+    assert imc.answer(chest, CLEAN).token_probability is None
 
 
 def test_an_upstream_that_refuses_logprobs_is_asked_without(imc, upstream, chest):
@@ -185,7 +185,7 @@ def test_an_upstream_that_refuses_logprobs_is_asked_without(imc, upstream, chest
             complete(handler)
 
     upstream.answer = refuse
-    assert [imc.answer(chest, CLEAN).confidence for _ in range(2)] == [None, None]
+    assert [imc.answer(chest, CLEAN).token_probability for _ in range(2)] == [None, None]
     assert ["logprobs" in sent.json for sent in upstream.sent] == [True, False, False], "it is remembered"
     with pytest.raises(UpstreamError, match="status 400: logprobs are not supported"):
         imc.answer(chest, CLEAN, top_logprobs=2)
@@ -288,7 +288,7 @@ def test_the_command(default_bundle, upstream, chest, tmp_path, documented_field
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["answer"] for row in rows] == ["x-ray", "x-ray"] and rows[0]["question"]["repaired"] == CLEAN
-    assert rows[0]["confidence"] == pytest.approx(math.exp(-0.5)) and rows[0]["model"]["id"] == "medgemma:4b"
+    assert rows[0]["token_probability"] == pytest.approx(math.exp(-0.5)) and rows[0]["model"]["id"] == "medgemma:4b"
     flat = {f"{a}.{b}" for a, value in rows[0].items() if isinstance(value, dict) for b in value}
     assert {name for name in documented_fields["answer"] if name.count(".") == 1} == flat - {"image.noise"}
     assert [sent.headers["authorization"] for sent in upstream.sent] == [f"Bearer {KEY}"] * 2
@@ -334,7 +334,7 @@ def test_a_batch_stops_where_the_upstream_is_gone_and_goes_on(default_bundle, up
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["a", "b", "c", "d"] and "does not exist" in rows[1]["error"]
     assert [entry["answer"] for entry in rows[2]["answers"]] == [CLEAN.upper(), "WHICH PLANE?"]
-    assert rows[2]["answers"][1]["confidence"] == pytest.approx(math.exp(-0.5))
+    assert rows[2]["answers"][1]["token_probability"] == pytest.approx(math.exp(-0.5))
     assert rows[0]["run"]["options"] == f"pdc upstream={upstream.url}"
     # What concerns one question alone is an error of that one.
     upstream.answer = lambda handler: by_question(handler, 400)
@@ -352,7 +352,7 @@ def test_before_our_own_server(default_bundle, default_model, prototypes, tmp_pa
         expected = IMC(default_model, prototypes).answer(restore_full_size(noisy, "impulse", 3), CLEAN)
         assert result.answer == expected.answer == "x-ray" and result.model["id"] == "default"
         # It has the token that ends the answer too, which OpenAI's API leaves out.
-        assert 0.9 * expected.confidence < result.confidence <= 1
+        assert 0.9 * expected.token_probability < result.token_probability <= 1
         likeliest = imc.answer(noisy, CLEAN, top_logprobs=3).top_logprobs
         assert "".join(each[0].text for each in likeliest) == "x-ray" and {len(each) for each in likeliest} == {3}
         with pytest.raises(UpstreamUnavailable, match="status 404"):

@@ -51,6 +51,7 @@ class Plan:
     folder: where relative pictures start.
     window, frame: of DICOM rows that name none, see `imc_lite.images.load.load_image`.
     timings: whether rows carry `timings_ms`; without them the same rows are the same bytes every time.
+    max_risk: no answer that is likelier to be wrong.
     of: what answers, as `imc_lite.batch.settings.describe` says it; every row carries it.
     root: `folder` from the root on, so that the same name in another folder is another picture.
     """
@@ -59,6 +60,7 @@ class Plan:
     window: str | None = None
     frame: int | None = None
     timings: bool = True
+    max_risk: float | None = None
     of: Mapping[str, str] = field(default_factory=dict)
     root: str = ""
 

@@ -24,6 +24,7 @@ def describe(
     open_model: Callable[[], IMC],
     *,
     prototypes: Path | None = None,
+    confidence: Path | None = None,
     pdc: bool = True,
     sms: bool = True,
     device: str = "auto",
@@ -54,6 +55,10 @@ def describe(
         used = _digest(prototypes)
     options = [word for word, on in (("pdc", pdc), ("sms", sms), ("timings", plan.timings)) if on]
     chosen = {"device": device, "quant": quant, "window": plan.window or "auto", "frame": plan.frame or "auto"}
+    if plan.max_risk is not None:
+        chosen["max-risk"] = f"{plan.max_risk:g}"
+    if confidence is not None:
+        chosen["confidence"] = _digest(confidence, "confidence", "fit it: imc-lite calibrate")
     if upstream is not None:
         from imc_lite.upstream.client import Upstream
 
@@ -63,10 +68,8 @@ def describe(
     return {"model": answering, "prototypes": used if pdc else NONE, "options": " ".join(options)}
 
 
-def _digest(prototypes: Path) -> str:
+def _digest(path: Path, what: str = "prototypes", remedy: str = "build them: imc-lite prototypes build") -> str:
     try:
-        return file_sha256(prototypes)[:DIGITS]
+        return file_sha256(path)[:DIGITS]
     except OSError as error:
-        raise ImcError(
-            f"no readable prototypes in {shown(prototypes)} ({error.strerror}); build them: imc-lite prototypes build"
-        ) from error
+        raise ImcError(f"no readable {what} in {shown(path)} ({error.strerror}); {remedy}") from error

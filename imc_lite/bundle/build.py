@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.bundle import wheel as base
-from imc_lite.bundle.contents import COPIED, GRAPHS, sha256
+from imc_lite.bundle.contents import COPIED, GRAPHS, OF_WEIGHTS, sha256
 from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.publish import publish, work_folder
 from imc_lite.bundle.tokenizer import write_tokenizer
@@ -145,6 +145,8 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
                 (work / f"{graph}.onnx").write_bytes((assets / f"{graph}.onnx").read_bytes())
                 fill(work / f"{graph}.bin", layout[graph], tensors[graph], bar)
         for name in COPIED:
+            if trained is not None and name in OF_WEIGHTS:
+                continue
             (work / name).write_bytes((assets / name).read_bytes())
         prompt = write_tokenizer(reader, work / "tokenizer.json")
         config: dict[str, Any] = {"decoder": {**decoder_config(reader), "positions": POSITIONS}, "prompt": prompt}

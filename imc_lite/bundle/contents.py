@@ -13,7 +13,8 @@ from imc_lite.errors import ImcError, shown
 
 # Of the default model.
 GRAPHS = ("encoder", "projector", "decoder")
-COPIED = ("calibrate.onnx", "prototypes.safetensors")  # nothing to fill in
+COPIED = ("calibrate.onnx", "prototypes.safetensors", "confidence.safetensors")  # nothing to fill in
+OF_WEIGHTS = ("confidence.safetensors",)  # of these, what belongs to the packaged weights alone
 REMEDY = "build it again: imc-lite pull, or imc-lite export"
 LARGEST_JSON = 1 << 24  # bytes
 

@@ -12,6 +12,7 @@ import click
 from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
 from imc_lite.cli.repair import say_why_unchecked
 from imc_lite.errors import ImcError
+from imc_lite.results import Result
 from imc_lite.upstream.errors import UpstreamUnavailable
 
 
@@ -26,6 +27,8 @@ from imc_lite.upstream.errors import UpstreamUnavailable
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
+@click.option("--max-risk", type=click.FloatRange(0, 1), help="Give no answer that is likelier than this to be wrong.")
+@click.option("--confidence", type=click.Path(path_type=Path), help="Your model's own, from `calibrate`.")
 @click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
 @click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
 @click.option("--timeout", type=click.FloatRange(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
@@ -42,6 +45,8 @@ def answer(
     no_pdc: bool,
     no_sms: bool,
     prototypes: Path | None,
+    max_risk: float | None,
+    confidence: Path | None,
     upstream: str | None,
     upstream_model: str | None,
     timeout: float | None,
@@ -55,6 +60,7 @@ def answer(
     imc-lite answer chest.png "What modality is this?" "What body part is shown?"
     imc-lite answer --batch cases.jsonl -o answers.jsonl
     imc-lite answer --batch cases.parquet -o answers.parquet --ray
+    imc-lite answer chest.png "Is there a pneumonia?" --max-risk 0.2
     imc-lite answer chest.png "Is it clear?" --upstream http://127.0.0.1:11434/v1
     """
     from imc_lite.images.load import load_shown
@@ -65,6 +71,7 @@ def answer(
             pdc=not no_pdc,
             sms=not no_sms,
             prototypes=prototypes,
+            confidence=confidence,
             upstream=upstream,
             upstream_model=upstream_model,
             upstream_timeout=timeout,
@@ -78,6 +85,8 @@ def answer(
         raise click.UsageError("--upstream-model and --timeout go with --upstream.")
     if upstream is not None and ray is not None:
         raise click.UsageError("--ray asks models of this package on many machines; leave it or --upstream out.")
+    if upstream is not None and (max_risk is not None or confidence is not None):
+        raise click.UsageError("--max-risk and --confidence are for models that answer here; leave --upstream out.")
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
     if batch is not None:
@@ -87,7 +96,7 @@ def answer(
         from imc_lite.batch.run import in_process, run_batch
         from imc_lite.batch.settings import describe
 
-        plan = Plan(batch.parent, view["window"], view["frame"], timings=not no_timings)
+        plan = Plan(batch.parent, view["window"], view["frame"], timings=not no_timings, max_risk=max_risk)
         once = cache(open_model)
         answers = in_process(once)
         if ray is not None:
@@ -104,6 +113,7 @@ def answer(
                 plan,
                 once,
                 prototypes=prototypes,
+                confidence=confidence,
                 pdc=not no_pdc,
                 sms=not no_sms,
                 device=choice.device,
@@ -129,10 +139,10 @@ def answer(
     source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
     picture = load_shown(source, **view)
     imc = open_model()
-    several, failed = len(questions) > 1, False
+    several, failed, declined = len(questions) > 1, False, False
     for number, question in enumerate(questions, 1):
         try:
-            result = imc.answer(picture, question, of_many=several)
+            result = imc.answer(picture, question, of_many=several, max_risk=max_risk)
         except ImcError as error:
             if not several or isinstance(error, UpstreamUnavailable):
                 raise
@@ -148,9 +158,27 @@ def answer(
         else:
             if not no_sms:
                 say_why_unchecked(result.question, f"question {number}" if several else "the question")
-            click.echo(result.answer)
-    if failed:
-        sys.exit(2)
+            say_what_speaks_against(result, f"question {number}" if several else "")
+            # An empty line keeps its place among several.
+            click.echo(result.answer if result.answer is not None else "", nl=several or result.answer is not None)
+        declined = declined or result.answer is None
+    if failed or declined:
+        sys.exit(2 if failed else 3)
+
+
+def say_what_speaks_against(result: Result, name: str) -> None:
+    """On stderr, for whoever gets no report: why there is no answer, or what speaks against it."""
+    found, where = result.selective, f"{name}: " if name else ""
+    if found is None:
+        return
+    why = "; ".join(found.reasons)
+    if not found.answered:
+        also = f"; {why}" if why else ""
+        click.echo(
+            f"imc-lite: {where}no answer: it would be wrong with a probability of {found.risk:.2f}{also}", err=True
+        )
+    elif why:
+        click.echo(f"imc-lite: {where}be careful: {why}", err=True)
 
 
 def _check_questions(questions: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from imc_lite.cli.demo import demo
 from imc_lite.cli.doctor import doctor
 from imc_lite.cli.env import env
 from imc_lite.cli.inspect import inspect
-from imc_lite.cli.models import bundle, export, prototypes, pull
+from imc_lite.cli.models import bundle, calibrate, export, prototypes, pull
 from imc_lite.cli.noise import noise
 from imc_lite.cli.plan import plan
 from imc_lite.cli.repair import repair
@@ -86,6 +86,7 @@ for command in (
     repair,
     noise,
     prototypes,
+    calibrate,
     pull,
     bundle,
     export,

@@ -1,4 +1,4 @@
-"""Commands about models as files: `pull`, `prototypes build`, `bundle verify`, `bundle info`, `export`."""
+"""Commands about models as files: `pull`, `prototypes build`, `calibrate`, `bundle verify`, `bundle info`, `export`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ def build(images: Path, limit: int | None, seed: int, window: str | None, output
     encoder = choice.open_encoder()
     built = build_prototypes(encoder, found, seed=seed, limit=limit, workers=choice.threads, window=window)
     built.save(output)
+
+
+@click.command()
+@click.option("--cases", type=click.Path(path_type=Path), required=True, help='JSONL: {"image", "question", "answer"}.')
+@click.option("--prototypes", type=click.Path(path_type=Path), help="Those the model will be used with.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
+@model_options
+def calibrate(cases: Path, prototypes: Path | None, seed: int, output: Path, choice: ModelChoice) -> None:
+    """Find out how often a model's answers are right, so that its confidence means that.
+
+    CASES are questions whose answers are known, about pictures that the model was not trained on. Each picture is also
+    looked at with noise. An answer is right where it is the one expected but for case, spaces and a full stop.
+
+    \b
+    imc-lite calibrate --cases labelled.jsonl -m org/model --prototypes ours.safetensors -o sure.safetensors
+    imc-lite answer -m org/model --prototypes ours.safetensors --confidence sure.safetensors --max-risk 0.2 x.png "…?"
+    """
+    from imc_lite.files import check_output
+    from imc_lite.trust.observe import calibrate as fit
+    from imc_lite.trust.observe import read_labelled
+
+    check_output(output)
+    labelled = read_labelled(cases)
+    imc = choice.open(prototypes=prototypes)
+    fit(imc.model, imc.prototypes, labelled, seed).save(output)
 
 
 @click.group()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from imc_lite.errors import ImcError
 from imc_lite.models.deadline import NEVER, Deadline
 
 if TYPE_CHECKING:
@@ -57,8 +59,22 @@ class Generation:
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
 
 
+@dataclass(frozen=True)
+class TextOnly:
+    """An answer as it would be without the picture.
+
+    logprobs: float32 [T + 1], natural-log probability of each of its tokens, then that it ends there; same: whether
+    these would be written.
+    """
+
+    logprobs: np.ndarray
+    same: bool
+
+
 class MLLM(Protocol):
     """A multi-modal language model behind a few verbs.
+
+    A model may have `text_only` of `BaseMLLM` besides; without it nobody knows whether its answers rest on the picture.
 
     One model may be used from several threads at once: a call that changes the model's state keeps the others waiting.
 
@@ -171,6 +187,10 @@ class BaseMLLM:
         """None: they have to be built."""
         return None
 
+    def confidence_file(self) -> Path | None:
+        """A fitted confidence that comes with the model (`imc_lite.trust.confidence`); None: it has to be fitted."""
+        return None
+
     def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], in numpy."""
         return low_rank_map.apply(tokens)
@@ -180,10 +200,42 @@ class BaseMLLM:
         enough beside an encoder."""
         return matcher.evidence(values)
 
+    def text_only(self: MLLM, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
+        """An answer to `prompt` as it would be without a picture.
+
+        Raises:
+            ImcError: prompt and answer do not fit the context.
+            DeadlineError: it is no longer wanted.
+        """
+        return TextOnly(self.score(prompt, [answer], None, deadline)[0], self.agrees([(prompt, answer)], None)[0])
+
     def agrees(self: MLLM, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[bool]:
         """Whether what the model writes is the expected answer, one question after the other."""
         said = (self.generate(asked, tokens, len(self.encode(answer)) + LONGER).text for asked, answer in pairs)
         return [same_answer(text, answer) for text, (_, answer) in zip(said, pairs, strict=True)]
+
+
+def optional_arguments(model: MLLM, top_logprobs: int, of_many: bool) -> dict[str, int]:
+    """Arguments of `generate` that not every model has, where they are of use.
+
+    Raises:
+        ImcError: probabilities of single tokens are wanted of a model that does not give them.
+    """
+    more, known = {"top_logprobs": top_logprobs} if top_logprobs else {}, signature(model.generate).parameters
+    if more and "top_logprobs" not in known:
+        raise ImcError(f"the model {model.id} gives no probabilities of single tokens; do not ask for them")
+    if of_many and "of_many" in known:
+        more["of_many"] = True
+    return more
+
+
+def versions(model: MLLM) -> dict[str, str]:
+    """Of this package, and of what runs the model."""
+    from importlib import import_module
+
+    from imc_lite import __version__
+
+    return {"imc_lite": __version__, **{name: import_module(name).__version__ for name in model.runtime}}
 
 
 def same_answer(said: str, expected: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from imc_lite.models.base import TextOnly
 from imc_lite.models.deadline import Deadline
 
 
@@ -53,6 +54,14 @@ def score_candidates(
             found = [row[token] for row, token in zip(mine, ids, strict=False)]
             out.append(np.array([*head, *found, np.logaddexp.reduce(mine[-1][list(ends)])], np.float32))
     return out
+
+
+def read_back(rows: np.ndarray, ids: Sequence[int], ends: Sequence[int]) -> TextOnly:
+    """An answer's token ids among log-probabilities float32 [T + 1, vocabulary], the first row after the prompt."""
+    found = [*rows[np.arange(len(ids)), list(ids)], np.logaddexp.reduce(rows[-1][list(ends)])]
+    first = rows.argmax(1)
+    same = [int(i) for i in first[:-1]] == list(ids) and int(first[-1]) in ends
+    return TextOnly(np.array(found, np.float32), same)
 
 
 def common_beginning(items: Sequence[Sequence[int]]) -> list[int]:

@@ -15,8 +15,8 @@ import torch
 
 from imc_lite.kernels.calibrate import MAX_RANK, LowRankMaps, calibrate
 from imc_lite.kernels.match import MAX_PROTOTYPES, WhitenedPrototypes, match_stats
-from imc_lite.models.base import BaseMLLM, Generation
-from imc_lite.models.candidates import score_candidates
+from imc_lite.models.base import BaseMLLM, Generation, TextOnly
+from imc_lite.models.candidates import read_back, score_candidates
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.greedy import greedy
 
@@ -34,12 +34,14 @@ class TorchMLLM(BaseMLLM, ABC):
         model: of transformers, with a language-model head; called with `input_ids` once a prompt has been read.
         device: where it lies.
         ends: ids of the tokens that end an answer.
+        no_picture: the tokens that a question without a picture is asked with.
     """
 
     runtime: tuple[str, ...] = ("torch", "transformers")
     model: Any
     device: torch.device
     ends: list[int]
+    no_picture: np.ndarray | None = None
     _lock: threading.RLock  # a model may remember things from one call to the next, and hooks belong to one call
     _banks: tuple[Matcher, list[WhitenedPrototypes]] | None = None
 
@@ -129,6 +131,17 @@ class TorchMLLM(BaseMLLM, ABC):
 
         with self._lock, _interruptible(self.model, deadline):
             return score_candidates(wanted, self.ends, read, branch, split, deadline)
+
+    @torch.inference_mode()
+    def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
+        """An answer as it would be without a picture, from a pass over the prompt and one over the answer."""
+        ids = self.encode(answer)
+        with self._lock, _interruptible(self.model, deadline):
+            logits, cache, place = self.prefill(prompt, self.no_picture, len(ids))
+            rows = logits[None]
+            if ids:
+                rows = torch.cat([rows, self.after(torch.tensor([ids]), cache, place)[0]])
+        return read_back(rows.float().log_softmax(-1).cpu().numpy(), ids, self.ends)
 
     def after(self, ids: torch.Tensor, cache: Any, place: int) -> torch.Tensor:
         """Logits [B, T, vocabulary] of ids [B, T] that follow the cache, from position `place`."""

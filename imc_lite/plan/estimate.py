@@ -12,6 +12,7 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+from imc_lite.bundle.contents import COPIED
 from imc_lite.bundle.manifest import read_manifest
 from imc_lite.bundle.store import default_bundle_folder
 from imc_lite.errors import ImcError
@@ -205,4 +206,4 @@ def _default_sizes() -> dict[str, int]:
     return {
         f"{graph}.bin": sum(math.prod(e["shape"]) * bytes_of[e["dtype"]] for e in entries)
         for graph, entries in layout.items()
-    } | {"prototypes.safetensors": len(assets.joinpath("prototypes.safetensors").read_bytes())}
+    } | {name: len(assets.joinpath(name).read_bytes()) for name in COPIED}

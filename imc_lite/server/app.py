@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from imc_lite import __version__
-from imc_lite.server import jobs, schema, tryout
+from imc_lite.server import jobs, reports, schema, tryout
 from imc_lite.server.budget import Budget
 from imc_lite.server.chat import completion, events, read
 from imc_lite.server.description import ANY_ROUTE, HEALTH, KEY, ONE_MODEL, PROMETHEUS, STREAM, WORK, describe
@@ -80,6 +80,7 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
             pdc=options.pdc,
             sms=options.sms,
             max_new_tokens=limit,
+            max_risk=options.max_risk,
             id=f"chatcmpl-{uuid.uuid4().hex}",
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
@@ -107,14 +108,14 @@ def _looks(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> No
     async def picture(request: Request, body: schema.PictureRequest) -> Picture:
         return await receive(body.image, body, settings, _budget(request))
 
-    @app.post("/v1/inspect", response_model=schema.ImageReport, responses=WORK, tags=["imc-lite"])
+    @app.post("/v1/inspect", response_model=reports.ImageReport, responses=WORK, tags=["imc-lite"])
     async def inspect(body: schema.PictureRequest, request: Request) -> Response:
         """Which noise a picture carries, how strong, and whether it is gradable."""
         report = await work(request, jobs.inspect(await picture(request, body)))
         metrics.count(report)
         return JSONResponse(report)
 
-    @app.post("/v1/restore", response_model=schema.Shown, responses=WORK, tags=["imc-lite"])
+    @app.post("/v1/restore", response_model=reports.Shown, responses=WORK, tags=["imc-lite"])
     async def show(body: schema.PictureRequest, request: Request) -> Response:
         """The verdict, and the picture before and after its noise was taken out."""
         shown = await work(request, jobs.show(await picture(request, body)))
@@ -132,7 +133,7 @@ def _looks(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> No
         """Three pictures of the packaged benchmark, each with a question."""
         return JSONResponse({"examples": tryout.examples()})
 
-    @app.post("/v1/repair", response_model=schema.QuestionReport, responses=WORK, tags=["imc-lite"])
+    @app.post("/v1/repair", response_model=reports.QuestionReport, responses=WORK, tags=["imc-lite"])
     async def repair(body: schema.RepairRequest, request: Request) -> Response:
         """The question, repaired where that is safe, with every edit."""
         check_question(body.question)

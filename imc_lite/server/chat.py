@@ -63,7 +63,7 @@ def completion(answers: Answers, ask: Ask) -> dict[str, Any]:
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": answered.result.answer, "refusal": None},
+            "message": {"role": "assistant", "content": answered.result.answer, "refusal": _refusal(answered)},
             "logprobs": _logprobs(answered, ask),
             "finish_reason": _finish(answered, ask),
         }
@@ -108,6 +108,8 @@ async def events(
             if text.startswith(sent) and len(text) > len(sent) and (whole is not None or not text.endswith("\ufffd")):
                 yield event(index, {"content": text[len(sent) :]})
                 sent = text
+            if whole is not None and (refusal := _refusal(whole)) is not None:
+                yield event(index, {"refusal": refusal})
             if whole is not None and index < last:
                 yield event(index, {}, whole)
         answers = await budget.wait(awaitable(future))
@@ -134,6 +136,14 @@ def _event(body: dict[str, Any]) -> str:
 
 def _head(ask: Ask, model: str, kind: str) -> dict[str, Any]:
     return {"id": ask.id, "object": kind, "created": int(time.time()), "model": model}
+
+
+def _refusal(answered: Answered) -> str | None:
+    """Why an answer is not given, where it is not."""
+    found = answered.result.selective
+    if found is None or found.answered:
+        return None
+    return "; ".join((f"the answer would be wrong with a probability of {found.risk:.2f}", *found.reasons))
 
 
 def _finish(answered: Answered, ask: Ask) -> str:

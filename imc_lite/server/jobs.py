@@ -54,6 +54,7 @@ class Ask:
 
     several: whether the report is that of several questions.
     top_logprobs: where it is not None, at least that many of the likeliest come with each token.
+    max_risk: no answer that is likelier to be wrong.
     emit: gets every answer as it grows.
     """
 
@@ -65,6 +66,7 @@ class Ask:
     max_new_tokens: int
     id: str
     top_logprobs: int | None = None
+    max_risk: float | None = None
     emit: Callable[[Growth], object] | None = None
 
     def __call__(self, imc: IMC, deadline: Deadline) -> Answers:
@@ -75,7 +77,7 @@ class Ask:
             DeadlineError: they are no longer wanted.
         """
         began = time.perf_counter()
-        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms)
+        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms, confidence=imc.confidence)
         picture = view.load(self.picture.load())
         load = time.perf_counter() - began
         each = tuple(self._answer(view, picture, index, deadline) for index in range(len(self.questions)))
@@ -105,13 +107,16 @@ class Ask:
                 deadline=deadline,
                 top_logprobs=0 if self.top_logprobs is None else max(1, self.top_logprobs),
                 of_many=len(self.questions) > 1,
+                max_risk=self.max_risk,
             )
         except ImcError as error:
             if len(self.questions) == 1:
                 raise
             raise ImcError(f"question {index + 1}: {error}") from error
+        if self.max_risk is not None:  # told whole, or not at all
+            tokens = len(view.model.encode(result.answer or ""))
         whole = Answered(result, tokens, len(view.model.encode(result.question.repaired)))
-        self._emit(Growth(index, result.answer, whole))
+        self._emit(Growth(index, result.answer or "", whole))
         return whole
 
     def _emit(self, growth: Growth) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from imc_lite.errors import ImcError
 from imc_lite.images.data_uri import data_uri, file_uri
 from imc_lite.images.dicom.file import is_dicom
+from imc_lite.models.base import versions
 from imc_lite.models.deadline import Deadline
-from imc_lite.pipeline import IMC, versions
+from imc_lite.pipeline import IMC
 from imc_lite.results import ImageReport, QuestionReport
 from imc_lite.server.pictures import Picture
 from imc_lite.sms.question import check_question
@@ -110,6 +111,9 @@ def report(mended: Mended, id: str | None, answer: str | None, model: str, times
         "id": id,
         "answer": answer,
         "confidence": None,
+        "token_probability": None,
+        "image_reliance": None,
+        "selective": None,
         "image": asdict(mended.image),
         "question": mended.asked.to_dict(),
         "timings_ms": {k: round(v, 3) for k, v in (mended.timings_ms | times).items()},

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imc_lite.images.dicom.windows import CHANNELS, WHOLE, WINDOWS
 from imc_lite.pipeline import MOST_QUESTIONS, MOST_TOP_LOGPROBS
+from imc_lite.server.reports import Answer, Answers, Report, Trust
 
 MAX_MESSAGES = 200
 # A grey pixel, for the examples of the description.
@@ -81,6 +82,9 @@ class ImcOptions(View):
 
     pdc: bool = Field(default=True, description="look for image noise and calibrate")
     sms: bool = Field(default=True, description="repair a damaged question")
+    max_risk: float | None = Field(
+        default=None, ge=0, le=1, description="give no answer that is likelier than this to be wrong"
+    )
     questions: list[str] | None = Field(
         default=None,
         min_length=1,
@@ -130,88 +134,10 @@ class RepairRequest(Request):
     question: str
 
 
-class Noise(BaseModel):
-    kind: str
-    severity: int
-    probability: float
-
-
-class ImageReport(BaseModel):
-    """As `imc-lite inspect --json`."""
-
-    path: str | None
-    noise: Noise | None
-    gradable: bool | None
-    reason: str | None
-    restored: bool
-    calibrated: bool
-
-
-class Shown(BaseModel):
-    """The verdict, and the picture as PNG data URIs before and after restoration."""
-
-    image: ImageReport
-    before: str
-    after: str | None
-
-
-class Edit(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-    source: str = Field(alias="from")
-    to: str
-    reason: str
-    probability: float
-
-
-class QuestionReport(BaseModel):
-    """As `imc-lite repair --json`."""
-
-    original: str
-    repaired: str
-    edits: list[Edit]
-    unsure: list[str]
-    checked: bool
-    reason: str | None
-
-
-class Shared(BaseModel):
-    id: str | None
-    image: ImageReport
-    timings_ms: dict[str, float]
-    model: dict[str, str]
-    versions: dict[str, str]
-
-
-class Report(Shared):
-    question: QuestionReport
-
-
-class Answer(Report):
-    """As `imc-lite answer --json`."""
-
-    answer: str
-    confidence: float
-
-
-class Entry(BaseModel):
-    """One of several answers."""
-
-    answer: str
-    confidence: float
-    question: QuestionReport
-    timings_ms: dict[str, float]
-
-
-class Answers(Shared):
-    """As a row of `imc-lite answer --batch` with several questions."""
-
-    answers: list[Entry]
-
-
 class ChatMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
-    refusal: None = None
+    content: str | None
+    refusal: str | None = Field(default=None, description="why there is no answer, where max_risk forbids it")
 
 
 class TopLogprob(BaseModel):
@@ -254,11 +180,10 @@ class ChatCompletion(BaseModel):
     imc: Answer | Answers
 
 
-class ForwardedAnswer(Report):
+class ForwardedAnswer(Report, Trust):
     """The other server's answer, and what was done on the way to it."""
 
     answer: str | None
-    confidence: float | None
 
 
 class ForwardedCompletion(BaseModel):

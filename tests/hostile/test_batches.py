@@ -308,11 +308,11 @@ def test_rows_of_an_earlier_version_are_not_taken_for_ours(finished, batch):
 def test_a_finished_run_opens_no_model(default_bundle, batch):
     """Its bundle has lost what opening it takes by then; only the manifest is read."""
     (batch / "model").mkdir()
-    for name in ("manifest.json", "config.json", "prototypes.safetensors"):
+    for name in ("manifest.json", "config.json", "prototypes.safetensors", "confidence.safetensors"):
         shutil.copy(default_bundle / name, batch / "model")
     args = ("--batch", "one/cases.jsonl", "-o", "out.jsonl", "--model", "model")
     assert run(batch, *args).returncode == 0
-    for name in ("config.json", "prototypes.safetensors"):
+    for name in ("config.json", "prototypes.safetensors", "confidence.safetensors"):
         (batch / "model" / name).unlink()
     done = run(batch, *args)
     assert done.returncode == 0 and "all 3 cases are answered" in done.stderr and "3 cases could not" in done.stderr

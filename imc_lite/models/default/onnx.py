@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imc_lite.bundle.store import Bundle
-from imc_lite.models.base import BaseMLLM, Generation, Perception
-from imc_lite.models.candidates import score_candidates, split_by_room
+from imc_lite.models.base import BaseMLLM, Generation, Perception, TextOnly
+from imc_lite.models.candidates import read_back, score_candidates, split_by_room
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.default.decoder import Decoder
+from imc_lite.models.default.spec import NO_PICTURE
 from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.onnx_sessions import Sessions, calibrated
 
@@ -69,6 +70,11 @@ class OrtMLLM(BaseMLLM):
     def prototypes_file(self) -> Path:
         """The bundle's own noise prototypes."""
         return self.bundle.file("prototypes.safetensors")
+
+    def confidence_file(self) -> Path | None:
+        """The bundle's own fitted confidence, if any."""
+        name = "confidence.safetensors"
+        return self.bundle.file(name) if name in self.bundle.files else None
 
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
@@ -139,6 +145,16 @@ class OrtMLLM(BaseMLLM):
 
             return score_candidates(wanted, self.config["prompt"]["end"][:1], read, branch, split, deadline)
 
+    def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
+        """An answer as it would be without a picture, from one pass. What has learnt pictures stays on: the same
+        language model is asked, and only its picture is missing."""
+        ids = self.encode(answer)
+        with self._turn:
+            embeds = np.concatenate([self.prompt_embeds(prompt, NO_PICTURE), self.embed(ids)])
+            self.decoder.begin(len(embeds) + 1, True, deadline)
+            rows = log_softmax(self.decoder.extend(embeds, last=len(ids) + 1))
+        return read_back(rows, ids, self.config["prompt"]["end"][:1])
+
     def agrees(self, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[bool]:
         """Whether every token of each expected answer, the end token included, is the model's first choice.
 
@@ -191,7 +207,7 @@ class OrtMLLM(BaseMLLM):
         return np.concatenate([self.embed(parts["prefix"]), *self._visual(tokens), words])
 
     def _visual(self, tokens: np.ndarray | None) -> list[np.ndarray]:
-        if tokens is None:
+        if tokens is None or not len(tokens):
             return []
         return [self.sessions["projector"].run(["embeds"], {"tokens": tokens[None]})[0][0]]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Block:
@@ -122,3 +124,5 @@ ENCODER = EncoderSpec(
     taps=(0, 2, 5, 10),
     width=1280,
 )
+
+NO_PICTURE = np.zeros((0, 1280), np.float32)  # tokens of a question about a picture that is missing

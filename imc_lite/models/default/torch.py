@@ -18,7 +18,7 @@ from imc_lite.errors import ImcError
 from imc_lite.models.base import Perception
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
-from imc_lite.models.default.spec import ENCODER
+from imc_lite.models.default.spec import ENCODER, NO_PICTURE
 from imc_lite.models.torch_base import TorchMLLM
 
 Weights = dict[str, torch.Tensor]
@@ -32,6 +32,7 @@ class DefaultTorchMLLM(TorchMLLM):
     """
 
     statistics: str = "quadrants"
+    no_picture = NO_PICTURE  # what has learnt pictures stays on
 
     def __init__(self, bundle: Bundle, device: str) -> None:
         """Read a bundle onto a device.
@@ -59,6 +60,10 @@ class DefaultTorchMLLM(TorchMLLM):
         """The bundle's own noise prototypes."""
         return self._onnx.prototypes_file()
 
+    def confidence_file(self) -> Any:
+        """The bundle's own fitted confidence."""
+        return self._onnx.confidence_file()
+
     @torch.inference_mode()
     def perceive(self, image: np.ndarray) -> Perception:
         """uint8 [H, W, 3] RGB -> tokens float32 [25, 1280], stats float32 [1664], from one encoder pass."""
@@ -70,7 +75,7 @@ class DefaultTorchMLLM(TorchMLLM):
         parts, table = self.config["prompt"], self.model.get_input_embeddings()
         words = [*self.encode(prompt), *parts["turn"]]
         embeds = [table(torch.tensor(ids, device=self.device)) for ids in (parts["prefix"], words)]
-        if tokens is not None:
+        if tokens is not None and len(tokens):
             embeds.insert(1, project(self._tensor(tokens), self._projector).to(self.dtype))
         for module in self.model.modules():
             if isinstance(module, AdaptedLinear):

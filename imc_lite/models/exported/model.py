@@ -10,8 +10,8 @@ import numpy as np
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.base import BaseMLLM, Generation, Perception
-from imc_lite.models.candidates import score_candidates, split_by_room
+from imc_lite.models.base import BaseMLLM, Generation, Perception, TextOnly
+from imc_lite.models.candidates import read_back, score_candidates, split_by_room
 from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.models.exported.picture_steps import prepare
 from imc_lite.models.greedy import greedy, log_softmax
@@ -55,6 +55,11 @@ class ExportedMLLM(BaseMLLM):
     def prototypes_file(self) -> Path | None:
         """The noise prototypes it was exported with, if any."""
         name = "prototypes.safetensors"
+        return self.bundle.file(name) if name in self.bundle.files else None
+
+    def confidence_file(self) -> Path | None:
+        """The bundle's own fitted confidence, if any."""
+        name = "confidence.safetensors"
         return self.bundle.file(name) if name in self.bundle.files else None
 
     def perceive(self, image: np.ndarray) -> Perception:
@@ -117,6 +122,17 @@ class ExportedMLLM(BaseMLLM):
             return split_by_room(rest, self.config["decoder"]["positions"] - memory.length)
 
         return score_candidates(wanted, self.config["ends"], read, branch, split, deadline)
+
+    def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
+        """An answer as it would be without a picture, from a pass over the prompt and one over the answer.
+
+        Raises:
+            ImcError: they do not fit the context, or the bundle holds no language model.
+        """
+        ids = self.encode(answer)
+        memory, logits = self.read(self.prompt_ids(prompt, False), None, len(ids), deadline)
+        more = [memory.extend(self.embed(ids), last=len(ids))] if ids else []
+        return read_back(log_softmax(np.concatenate([logits[None], *more])), ids, self.config["ends"])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens written in it stay plain text."""

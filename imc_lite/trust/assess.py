@@ -1,0 +1,97 @@
+"""How sure one answer is, and whether it is given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from imc_lite.errors import ImcError
+from imc_lite.models.base import MLLM, Generation
+from imc_lite.models.deadline import NEVER, Deadline
+from imc_lite.results import ImageReliance, ImageReport, Selective
+from imc_lite.trust.confidence import Confidence, evidence
+from imc_lite.trust.reliance import reliance, rests_on_picture
+
+STRANGE = "a kind of picture that the model does not know"
+BLIND = "the answer does not rest on the picture: it comes without it as well"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is said of an answer: see `imc_lite.results.Result`."""
+
+    confidence: float | None
+    token_probability: float | None
+    image_reliance: ImageReliance | None
+    selective: Selective | None
+
+    @property
+    def given(self) -> bool:
+        """Whether the answer is given."""
+        return self.selective is None or self.selective.answered
+
+
+def check_risk(max_risk: float | None, fitted: bool) -> None:
+    """Refuse a limit that cannot be held.
+
+    Raises:
+        ImcError: it is no share, or there is no confidence to hold it by.
+    """
+    if max_risk is None:
+        return
+    if isinstance(max_risk, bool) or not isinstance(max_risk, (int, float)) or not 0 <= max_risk <= 1:
+        raise ImcError(f"max_risk is {max_risk!r}; give a share from 0 to 1")
+    if not fitted:
+        raise ImcError(
+            "max_risk needs to know how often this model is right, and nothing was fitted for it; "
+            "fit it: imc-lite calibrate, then give --confidence"
+        )
+
+
+def token_probability(generation: Generation) -> float | None:
+    """Geometric mean of the probabilities of an answer's tokens; None where they are not known."""
+    logprobs = generation.logprobs
+    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
+
+
+def assess(
+    model: MLLM,
+    confidence: Confidence | None,
+    question: str,
+    generation: Generation,
+    tokens: np.ndarray,
+    image: ImageReport,
+    max_risk: float | None = None,
+    deadline: Deadline = NEVER,
+) -> Trust:
+    """How sure an answer is.
+
+    Args:
+        model: that answered.
+        confidence: fitted for it; without one there is neither a confidence nor a risk.
+        question: as the model was given it.
+        generation: its answer.
+        tokens: float32 [N, D], of the picture as the model was shown it.
+        image: the verdict on the picture.
+        max_risk: above it the answer is not to be given.
+        deadline: looked at before every pass.
+
+    Raises:
+        DeadlineError: the answer is no longer wanted.
+    """
+    raw = token_probability(generation)
+    rests = reliance(model, question, generation.text, generation.logprobs, deadline)
+    if confidence is None or raw is None:
+        return Trust(None, raw, rests, None)
+    distance, familiar = confidence.familiar(tokens)
+    found = evidence(generation.logprobs, rests, image, distance)
+    probability = confidence.probability(found, familiar)
+    risk = 1 - probability
+    reasons = [STRANGE] if familiar < 0.5 else []
+    if image.gradable is not True and image.reason:
+        reasons.append(image.reason)
+    if rests is not None and not rests_on_picture(rests, generation.logprobs):
+        reasons.append(BLIND)
+    return Trust(probability, raw, rests, Selective(risk, max_risk is None or risk <= max_risk, tuple(reasons)))

@@ -1,0 +1,137 @@
+"""A model's answers to questions whose right answer is known, about pictures clean and noisy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from imc_lite.errors import ImcError, shown
+from imc_lite.images.load import load_image
+from imc_lite.models.base import LONGER, MLLM, same_answer
+from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_as_met, apply_to_image
+from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.treat import treat_picture
+from imc_lite.trust.confidence import Confidence, evidence
+from imc_lite.trust.familiarity import pooled
+from imc_lite.trust.fit import FEWEST, Observed, fit_confidence
+from imc_lite.trust.reliance import reliance
+
+NOISES, ASKED = 3, 4  # noises of the bank, and questions, that are drawn for a picture and for each view of it
+FEWEST_PICTURES = 32
+LARGEST = 1 << 26  # bytes of a file of labelled cases
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture, and questions about it with their right answers."""
+
+    image: Path
+    questions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What came of one picture: its answers, and float64 [2, F], what is pooled of it clean, as it is and as it is
+    met."""
+
+    answers: list[Observed]
+    clean: np.ndarray
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    """The pictures of a JSONL file of rows {"image", "question", "answer"}; relative ones start at its folder.
+
+    Raises:
+        ImcError: it cannot be read, or one of its lines is no such row.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ImcError(f"{shown(path)} is larger than {LARGEST >> 20} MiB; give fewer cases")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImcError(f"{shown(path)} cannot be read as UTF-8 text; give one JSON object a line") from error
+    found: dict[Path, list[tuple[str, str]]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            image, question, answer = (row[name] for name in ("image", "question", "answer"))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ImcError(f'line {number} has no "image", "question" and "answer"; correct it') from error
+        if not all(isinstance(text, str) and text.strip() for text in (image, question, answer)):
+            raise ImcError(f'line {number} has an "image", "question" or "answer" that is no text; correct it')
+        found.setdefault(path.parent / image, []).append((question, answer))
+    if len(found) < FEWEST_PICTURES:
+        raise ImcError(f"{shown(path)} has {len(found)} pictures; give at least {FEWEST_PICTURES}, more are better")
+    return [Labelled(image, tuple(asked)) for image, asked in found.items()]
+
+
+def observe(model: MLLM, prototypes: Prototypes | None, case: Labelled, seed: int) -> Views:
+    """One picture as it is, at another size, under noises of the bank as it is met, and under one that the bank has
+    not.
+
+    Raises:
+        ImcError: the picture cannot be used.
+    """
+    rng = np.random.default_rng(seed)
+    image = load_image(case.image)
+    known, others = IMAGE_KINDS + FURTHER_KINDS, IMAGE_NOISE.names("unseen")
+    drawn = [known[i] for i in rng.permutation(len(known))[:NOISES]]
+    views = [image, apply_as_met(image, "clean", 0, seed)]
+    views += [apply_as_met(image, kind, int(rng.integers(1, 6)), seed) for kind in drawn]
+    views.append(apply_to_image(image, others[rng.integers(len(others))], int(rng.integers(2, 6)), seed))
+    answers, clean = [], []
+    for number, pixels in enumerate(views):
+        seen = treat_picture(model, prototypes, pixels)
+        values = pooled(seen.tokens)
+        if number < 2:
+            clean.append(values)
+        for index in rng.permutation(len(case.questions))[:ASKED]:
+            question, expected = case.questions[index]
+            said = model.generate(question, seen.tokens, len(model.encode(expected)) + LONGER)
+            rests = reliance(model, question, said.text, said.logprobs)
+            found = evidence(said.logprobs, rests, seen.report, 1.0)
+            answers.append(Observed(found, values, same_answer(said.text, expected)))
+    return Views(answers, np.stack(clean))
+
+
+def facts_of(model: MLLM) -> dict[str, Any]:
+    """What a confidence belongs to."""
+    return {**model.identity, "version": model.version, "model": model.id}
+
+
+def calibrate(model: MLLM, prototypes: Prototypes | None, cases: list[Labelled], seed: int = 0) -> Confidence:
+    """A confidence for a model.
+
+    Args:
+        model: answers.
+        prototypes: that it will be used with.
+        cases: pictures that it was not trained on; an answer is right where it is the expected one but for case, spaces
+            and a full stop.
+        seed: of noises and clusters.
+
+    Raises:
+        ImcError: a picture cannot be used, or too few answers are right, or wrong.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = [cases[i] for i in rng.permutation(len(cases))]
+    views = [observe(model, prototypes, case, seed + i) for i, case in enumerate(tqdm(shuffled, unit="picture"))]
+    clean = np.stack([view.clean for view in views])
+    half = len(clean) // 2
+    flat = clean.reshape(-1, clean.shape[-1])
+    try:
+        return fit_confidence(
+            [answer for view in views for answer in view.answers],
+            flat[: 2 * half],
+            flat[2 * half :],
+            facts_of(model),
+            seed,
+        )
+    except ValueError as error:
+        raise ImcError(f"{error}; give more cases, at least {FEWEST} of each are needed") from error
