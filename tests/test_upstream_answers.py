@@ -290,7 +290,9 @@ def test_the_command(default_bundle, upstream, chest, tmp_path, documented_field
     assert [row["answer"] for row in rows] == ["x-ray", "x-ray"] and rows[0]["question"]["repaired"] == CLEAN
     assert rows[0]["token_probability"] == pytest.approx(math.exp(-0.5)) and rows[0]["model"]["id"] == "medgemma:4b"
     flat = {f"{a}.{b}" for a, value in rows[0].items() if isinstance(value, dict) for b in value}
-    assert {name for name in documented_fields["answer"] if name.count(".") == 1} == flat - {"image.noise"}
+    documented = {name for name in documented_fields["answer"] if name.count(".") == 1}
+    assert rows[0]["image_reliance"] is None and rows[0]["selective"] is None
+    assert {n for n in documented if not n.startswith(("image_reliance.", "selective."))} == flat - {"image.noise"}
     assert [sent.headers["authorization"] for sent in upstream.sent] == [f"Bearer {KEY}"] * 2
     assert shown(upstream.sent[0]) == shown(upstream.sent[1]) == data_uri(chest.read_bytes(), "image/jpeg")
     upstream.answer = saying(401, {"error": {"message": f"{KEY} is no key"}})

@@ -62,7 +62,7 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
         def row(told: Told) -> Row:
             metrics.tokens.inc(told.tokens)
             decode = 1000 * (time.perf_counter() - began)
-            times = {"decode": decode, "total": sum(mended.timings_ms.values()) + decode}
+            times = {"decode": decode, "assess": 0.0, "total": sum(mended.timings_ms.values()) + decode}
             return report(mended, told.id, told.text, told.model or asked.model, times)
 
         reply, body = await exchange(upstream, "POST", CHAT, asked.encoded(), budget)
