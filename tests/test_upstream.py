@@ -188,7 +188,9 @@ def test_the_report_has_the_fields_of_today(server, upstream, picture, documente
         flat |= {f"{name}.{key}" for key in value} if isinstance(value, dict) else {name}
     within = ("image.noise.", "versions.", "image_reliance.", "selective.")
     documented = {n for n in documented_fields["answer"] if not n.startswith(within)}
-    assert documented | {"image.noise", "image_reliance", "selective"} == {n for n in flat if not n.startswith("versions.")}
+    assert documented | {"image.noise", "image_reliance", "selective"} == {
+        n for n in flat if not n.startswith("versions.")
+    }
 
 
 @slow
