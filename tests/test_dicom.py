@@ -253,7 +253,9 @@ def test_commands_of_the_page_run(default_bundle, tmp_path):
     for command in commands:
         line = [sys.executable, "-m", "imc_lite", *shlex.split(command)]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, env=os.environ, check=False)
-        assert done.returncode == 0 and done.stderr == b"" and done.stdout.count(b"\n") == 1, command
+        # A slice of 128 pixels with nothing around it is no kind of picture that the model knows, and that is said.
+        told = [line for line in done.stderr.splitlines() if not line.startswith(b"imc-lite: be careful: ")]
+        assert done.returncode == 0 and told == [] and done.stdout.count(b"\n") == 1, command
 
 
 @pytest.mark.slow

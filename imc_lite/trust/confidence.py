@@ -155,7 +155,8 @@ def load_confidence(path: Path, identity: dict[str, str], version: str) -> Confi
             raise ValueError("shapes that do not fit")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ImcError(f"{shown(path)} holds no readable confidence; {REFIT}") from error
-    for name, value in {**identity, "version": version}.items():
+    # An encoder in 8 bits takes what was fitted for the float32 one, as it takes its prototypes.
+    for name, value in {**identity, "version": version.removesuffix("-int8")}.items():
         if header.get(name) != value:
             raise ImcError(f"the confidence in {shown(path)} belongs to another {name}; {REFIT}")
     return Confidence(Familiarity(centres, directions, **known), weights, bias, header)
