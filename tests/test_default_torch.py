@@ -51,6 +51,21 @@ def test_it_perceives_as_onnx_does(on_torch, default_model):
 
 
 @pytest.mark.slow
+def test_without_a_picture_it_answers_as_onnx_does(on_torch, default_model):
+    """What it would say, as likely; each scores any answer as it does when it is shown no tokens at all."""
+    empty = np.zeros((0, 1280), np.float32)
+    for question in QUESTIONS:
+        written = default_model.generate(question, empty).text
+        for answer in (written, "x-ray", "no", ""):
+            mine, theirs = (model.text_only(question, answer) for model in (on_torch, default_model))
+            assert mine.same == theirs.same == (answer == written)
+            if mine.same:
+                assert np.abs(mine.logprobs - theirs.logprobs).max() < 0.3
+            for model, found in ((on_torch, mine), (default_model, theirs)):
+                np.testing.assert_allclose(found.logprobs, model.score(question, [answer], empty)[0], atol=1e-4)
+
+
+@pytest.mark.slow
 def test_its_answers_are_onnxs(on_torch, default_model):
     for path in IMAGES:
         tokens = default_model.perceive(load_image(path)).tokens

@@ -87,6 +87,16 @@ def test_greedy_answers_and_scores_are_torchs(both, seen):
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+def test_without_a_picture_both_say_the_same(both):
+    """The answer's scores, and whether it would be written: as `score` and what is written have it."""
+    written = both[0].generate(QUESTION, None, 4).text
+    for answer in ("yes", "no, it is not", "", written):
+        mine, theirs = (model.text_only(QUESTION, answer) for model in both)
+        assert mine.same == theirs.same
+        np.testing.assert_allclose(mine.logprobs, theirs.logprobs, atol=1e-3)
+        np.testing.assert_allclose(mine.logprobs, both[1].score(QUESTION, [answer])[0], atol=1e-3)
+
+
 def test_whether_it_may_rewrite_is_written_down(both):
     there, here = both
     assert here.config["rewrites"] is can_rewrite(there) is False  # random weights repair no question

@@ -62,6 +62,11 @@ def test_without_a_picture_the_default_answer_is_the_same(sure):
     assert not model.text_only(MODALITY, greedy + " no").same
 
 
+def test_an_answer_without_words_is_looked_at_too(sure):
+    found = sure.model.text_only(MODALITY, "")
+    assert found.logprobs.shape == (1,) and found.logprobs[0] < 0 and not found.same
+
+
 def test_a_strange_picture_is_not_trusted(sure, stranger):
     told = sure.answer(stranger, STRANGER)
     assert told.answer and told.confidence < 0.5 and STRANGE in told.selective.reasons

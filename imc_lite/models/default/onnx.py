@@ -215,7 +215,7 @@ class OrtMLLM(BaseMLLM):
         """Rows of the tied embedding, float32 [T, hidden], from its 8-bit blocks."""
         codes, scales = self._table
         rows = (codes[ids].astype(np.float32) - 128) * scales[ids][..., None]
-        return rows.reshape(len(ids), -1)
+        return rows.reshape(len(ids), codes.shape[1] * codes.shape[2])  # of no ids too
 
     @cached_property
     def decoder(self) -> Decoder:
