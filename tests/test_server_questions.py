@@ -136,6 +136,13 @@ def test_in_front_of_another_server_they_are_refused():
     assert refused.value.status == 400 and refused.value.param == "imc.questions"
 
 
+def test_in_front_of_another_server_a_limit_is_refused():
+    """Passed over, it would look like a promise."""
+    with pytest.raises(ApiError, match="nobody has calibrated") as refused:
+        Asked(json.dumps({"messages": [], "imc": {"max_risk": 0.2}}).encode(), None)
+    assert refused.value.status == 400 and refused.value.param == "imc.max_risk"
+
+
 def test_the_example_of_the_page(server, monkeypatch, capsys):
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)

@@ -30,14 +30,19 @@ class Asked:
             model: takes the place of the request's own; None leaves that.
 
         Raises:
-            ApiError, RequestValidationError: it is no JSON object, or `imc` is not what it should be or asks several
-                questions.
+            ApiError, RequestValidationError: it is no JSON object, or `imc` is not what it should be, asks several
+                questions or sets a limit to their risk.
         """
         self._raw, self._body = raw, _read(raw)
         self.options = _options(self._body)
         if self.options.questions is not None:
             message = "imc.questions are not for a server with --upstream; send a request for each question"
             raise ApiError(400, message, code="unsupported_parameter", param="imc.questions")
+        if self.options.max_risk is not None:
+            message = (
+                "imc.max_risk is not for a server with --upstream, whose answers nobody has calibrated; leave it out"
+            )
+            raise ApiError(400, message, code="unsupported_parameter", param="imc.max_risk")
         self._changed = self._body.pop("imc", None) is not None
         if model is not None and self._body.get("model") != model:
             self._body["model"], self._changed = model, True
