@@ -89,6 +89,13 @@ class Selective:
     answered: bool
     reasons: tuple[str, ...] = ()
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the answer is not given, as what is said of it; None where it is given."""
+        if self.answered:
+            return None
+        return "; ".join((f"would be wrong with a probability of {self.risk:.2f}", *self.reasons))
+
 
 @dataclass(frozen=True)
 class Result:

@@ -56,18 +56,23 @@ def ask(case: Case, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:
     return (*asked, ask_foreign(known["organ"], FOREIGN, rng))
 
 
+def seed_of(case: Case) -> int:
+    """What is drawn for a picture depends on the picture alone."""
+    return zlib.crc32(f"{case.source}/{case.path.name}".encode())
+
+
 def seen(task: tuple[Path, Case]) -> Views:
     """What comes of one validation picture."""
     bundle, case = task
-    seed = zlib.crc32(f"{case.source}/{case.path.name}".encode())
+    seed = seed_of(case)
     return observe(*opened(bundle), Labelled(case.path, ask(case, np.random.default_rng(seed))), seed)
 
 
 def clean(task: tuple[Path, Case]) -> np.ndarray:
     """A training picture at a size as it is met, pooled: float64 [F]."""
     bundle, case = task
-    seed = zlib.crc32(f"{case.source}/{case.path.name}".encode())
-    return pooled(opened(bundle)[0].perceive(apply_as_met(load_image(case.path), "clean", 0, seed)).tokens)
+    met = apply_as_met(load_image(case.path), "clean", 0, seed_of(case))
+    return pooled(opened(bundle)[0].perceive(met).tokens)
 
 
 def some(cases: list[Case], most: int, seed: int) -> list[Case]:

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from fit_confidence import CLUSTERED, MOST, clean, opened, some
 from measure_generality import SEVERITIES, SIDES, ask_about, some_of_each
+from measure_perception import calibration_error
 from others_noise import generators
 from sets import load_prepared, load_sets
 from tqdm import tqdm
@@ -46,7 +47,7 @@ from imc_lite.trust.confidence import Confidence, ceiling, load_confidence
 from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import fit_familiarity
 
-QUESTIONS, OTHERS, BINS = 4, 4, 15
+QUESTIONS, OTHERS = 4, 4
 RISKS = 0.1, 0.2, 0.3
 SURE = 0.9  # an error above it is confidently wrong
 FILMS = ("child_cxr", "nih_cxr", "hannover_cxr")  # one kind of picture
@@ -128,12 +129,6 @@ def look(task: tuple[Path, int, Case, int]) -> list[Row]:
     return rows
 
 
-def calibration_error(p: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017)."""
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    return float(sum(abs(p[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins)))
-
-
 def risk_coverage(sure: np.ndarray, right: np.ndarray) -> float:
     """Area under the risk-coverage curve (Geifman et al. 2019), as a share of that of answers in random order."""
     wrong = 1 - right[np.argsort(-sure, kind="stable")]
@@ -161,8 +156,8 @@ def figures(rows: list[Row], bootstrap: Bootstrap) -> dict[str, object]:
     return {
         "answers": len(rows),
         "right": round(float(right.mean()), 4),
-        "calibration_error": round(calibration_error(p, right), 4),
-        "calibration_error_of_token_probability": round(calibration_error(raw, right), 4),
+        "calibration_error": calibration_error(right, p),
+        "calibration_error_of_token_probability": calibration_error(right, raw),
         "risk_coverage": round(risk_coverage(p, right), 4),
         "risk_at_80_coverage": round(float(1 - right[order].mean()), 4),
         "confidently_wrong": round(float((p[wrong] > SURE).mean()), 4),

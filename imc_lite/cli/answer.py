@@ -171,14 +171,10 @@ def say_what_speaks_against(result: Result, name: str) -> None:
     found, where = result.selective, f"{name}: " if name else ""
     if found is None:
         return
-    why = "; ".join(found.reasons)
-    if not found.answered:
-        also = f"; {why}" if why else ""
-        click.echo(
-            f"imc-lite: {where}no answer: it would be wrong with a probability of {found.risk:.2f}{also}", err=True
-        )
-    elif why:
-        click.echo(f"imc-lite: {where}be careful: {why}", err=True)
+    if found.refusal is not None:
+        click.echo(f"imc-lite: {where}no answer: it {found.refusal}", err=True)
+    elif found.reasons:
+        click.echo(f"imc-lite: {where}be careful: {'; '.join(found.reasons)}", err=True)
 
 
 def _check_questions(questions: tuple[str, ...]) -> None:

@@ -141,9 +141,7 @@ def _head(ask: Ask, model: str, kind: str) -> dict[str, Any]:
 def _refusal(answered: Answered) -> str | None:
     """Why an answer is not given, where it is not."""
     found = answered.result.selective
-    if found is None or found.answered:
-        return None
-    return "; ".join((f"the answer would be wrong with a probability of {found.risk:.2f}", *found.reasons))
+    return None if found is None or found.refusal is None else f"the answer {found.refusal}"
 
 
 def _finish(answered: Answered, ask: Ask) -> str:

@@ -62,10 +62,10 @@ def fit_familiarity(pictures: np.ndarray, checked: np.ndarray, shown: np.ndarray
     owners = cluster(pictures, CLUSTERS, np.random.default_rng(seed))
     whole = fit_clusters(pictures, owners)
     usual = float(np.median(whole.of_pooled(checked)))
-    centres = np.stack([pictures[owners == c].mean(0) for c in np.unique(owners)])
-    mine = np.unique(owners)[((checked[:, None] - centres) ** 2).sum(2).argmin(1)]
+    names = np.unique(owners)
+    mine = names[((checked[:, None] - whole.centres) ** 2).sum(2).argmin(1)]
     far = []
-    for left_out in np.unique(owners):
+    for left_out in names:
         rest = fit_clusters(pictures[owners != left_out], owners[owners != left_out])
         others, strange = checked[mine != left_out], checked[mine == left_out]
         if len(others) and len(strange):
