@@ -1,5 +1,6 @@
 """The server as clients meet it: a real process, OpenAI's own client, and requests that mean no good."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -25,6 +26,7 @@ from serving import Server, ask, data_uri
 from imc_lite import IMC, load_image
 from imc_lite.noise.image import apply_to_image
 
+fastapi = pytest.importorskip("fastapi", reason="the server needs imc-lite[serve]")
 openai = pytest.importorskip("openai", reason="the server is tested with OpenAI's client")
 pytest.importorskip("uvicorn", reason="the server needs imc-lite[serve]")
 
@@ -499,6 +501,37 @@ def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture)
         assert [r.result()[0] for r in running] == [200] * 3
     assert server.stop() == 0
     assert "Traceback" not in server.log
+
+
+def test_an_answer_that_was_sent_is_not_lost_by_a_second_signal(imc):
+    """What a route does once its client has the whole answer keeps no one waiting."""
+    from imc_lite.server.guard import Guard
+    from imc_lite.server.metrics import Metrics
+    from imc_lite.server.pool import Pool
+    from imc_lite.server.settings import Settings
+
+    app = fastapi.FastAPI()
+    settings = Settings()
+    pool = Pool(lambda: imc, 1, 1)
+    busy = []
+
+    @app.get("/healthz")
+    async def healthz(tasks: fastapi.BackgroundTasks) -> None:
+        busy.append(guard.busy)
+        tasks.add_task(lambda: busy.append(guard.busy))
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: dict) -> None:
+        busy.append(guard.busy)
+
+    guard = Guard(app, pool, Metrics(pool), settings, print)
+    scope = {"type": "http", "method": "GET", "path": "/healthz", "query_string": b"", "headers": []}
+    scope["headers"].append((b"host", b"127.0.0.1"))
+    asyncio.run(guard(scope, receive, send))
+    # In the route, at the beginning of the answer, at its end, and after it.
+    assert busy == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ class Guard:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._running.discard(budget)  # its client has all of it: nothing more can be lost
 
         # Clients write addresses with and without a slash at the end; a redirect would cost them the body.
         inner = {**scope, "path": scope["path"].rstrip("/") or "/"}
@@ -79,7 +81,7 @@ class Guard:
 
     @property
     def busy(self) -> bool:
-        """Whether requests run."""
+        """Whether requests run whose answers are not wholly sent."""
         return bool(self._running)
 
     def end(self) -> None:

@@ -62,8 +62,11 @@ def serve(
 
     def end(number: int, _: FrameType | None) -> None:
         nonlocal ending
+        if ending and server is not None:
+            server.leave(128 + number)
+            return
         if ending:
-            os._exit(128 + number if server is not None and server.guard.busy else 0)
+            os._exit(0)
         ending = True
         if server is None:
             sys.exit(0)
@@ -95,6 +98,7 @@ class _Server(uvicorn.Server):
 
     def __init__(self, guard: Guard, grace: float, on_signal: Callable[[int, FrameType | None], None]) -> None:
         self.guard, self._grace, self._on_signal = guard, grace, on_signal
+        self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             guard,
             lifespan="off",
@@ -107,6 +111,21 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=math.ceil(grace + LAST_SECONDS),
         )
         super().__init__(config)
+
+    def leave(self, lost: int) -> None:
+        """End the process, with exit code `lost` where requests run.
+
+        A signal comes between any two instructions, so also after an answer was sent and before it is counted as sent.
+        So the loop is asked, between two of its steps.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            os._exit(0)
+        loop.call_soon_threadsafe(lambda: os._exit(lost if self.guard.busy else 0))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_signal(sig, frame)
