@@ -20,7 +20,7 @@ from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_pictur
 from imc_lite.results import ImageReport, QuestionReport, Result
 from imc_lite.sms.question import check_question
 from imc_lite.sms.spacing import keep_spacing
-from imc_lite.trust.assess import Trust, assess, check_risk, token_probability
+from imc_lite.trust.assess import Trust, assess, check_asked, token_probability
 from imc_lite.trust.confidence import Confidence, load_confidence
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class IMC:
         top_logprobs: int = 0,
         of_many: bool = False,
         max_risk: float | None = None,
+        check_wording: bool = False,
     ) -> Result:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
@@ -226,12 +227,13 @@ class IMC:
                 their prompts begin with, the picture, once for all of them, which pays from the second on.
             max_risk: 0-1; an answer that is likelier to be wrong is not given: `answer` is None, and `selective` says
                 why.
+            check_wording: ask the question in other words too; what comes of it counts in the confidence.
 
         Raises:
             ImcError: the image or the question cannot be used, the prototypes were built with another window,
                 `max_new_tokens` is not in 1-512, `top_logprobs` is not in 0-20, the model does not tell them,
-                `max_risk` is no share or there is no confidence to hold it by, or the upstream does not answer
-                (`imc_lite.upstream.errors`).
+                `max_risk` is no share, or it or `check_wording` wants another confidence than there is, or the upstream
+                does not answer (`imc_lite.upstream.errors`).
             DeadlineError: the answer is no longer wanted.
         """
         began = time.perf_counter()
@@ -240,7 +242,7 @@ class IMC:
             raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
         if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
             raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
-        check_risk(max_risk, self.confidence is not None and self._elsewhere is None)
+        check_asked(max_risk, check_wording, self.confidence, self._elsewhere is None)
         tell = None if max_risk is not None else on_text
         more = {} if self._elsewhere else optional_arguments(self.model, top_logprobs, of_many)
         picture = self.load(image, window, frame)
@@ -257,7 +259,7 @@ class IMC:
             answered = {"id": self.model.id, "version": self.model.version}
             decoded = time.perf_counter()
             known = (self.model, self.confidence, report.repaired)
-            trust = assess(*known, generation, seen.tokens, seen.report, max_risk, deadline)
+            trust = assess(*known, generation, seen.tokens, seen.report, max_risk, deadline, check_wording)
         else:
             text = keep_spacing(asked, report.repaired)
             generation, name = seen.ask(text, max_new_tokens, tell, deadline, top_logprobs)

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from imc_lite.models.base import TokenLogprob
 
 
+TRUST = ("token_probability", "image_reliance", "selective", "rewording")
 # What each of several answers about a picture has of its own.
-OWN = ("answer", "confidence", "token_probability", "image_reliance", "selective", "question", "timings_ms")
+OWN = ("answer", "confidence", *TRUST, "question", "timings_ms")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,19 @@ class ImageReliance:
 
 
 @dataclass(frozen=True)
+class Rewording:
+    """Other wordings of a question as the model was given it, and which of them get the same answer."""
+
+    asked: tuple[str, ...]
+    same: tuple[bool, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the wordings that get the same answer, 0-1."""
+        return sum(self.same) / len(self.same)
+
+
+@dataclass(frozen=True)
 class Selective:
     """Whether to answer. `risk` is the probability that the answer is wrong, 1 - confidence; `reasons` say what speaks
     against it, and are there for answers that are given too."""
@@ -104,6 +118,7 @@ class Result:
     `confidence` is the calibrated probability that it is right, 0-1; None where the model has none fitted.
     `token_probability` is the geometric mean of the probabilities of its tokens, 0-1; None where another server
     answered and did not give them. `image_reliance` is None there, and `selective` where there is no confidence.
+    `rewording` is there where it was asked for and the question has other wordings.
 
     `top_logprobs` are those of `Generation`, where they were asked for; they are not part of the JSON.
     """
@@ -117,6 +132,7 @@ class Result:
     token_probability: float | None = None
     image_reliance: ImageReliance | None = None
     selective: Selective | None = None
+    rewording: Rewording | None = None
     id: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = field(default=(), repr=False)
@@ -134,7 +150,9 @@ class Result:
         row["question"] = self.question.to_dict()
         if self.selective is not None:
             row["selective"]["reasons"] = list(self.selective.reasons)
-        trust = {name: row.pop(name) for name in ("token_probability", "image_reliance", "selective")}
+        if self.rewording is not None:
+            row["rewording"] = {name: list(each) for name, each in row["rewording"].items()}
+        trust = {name: row.pop(name) for name in TRUST}
         return {"id": row.pop("id"), "answer": row.pop("answer"), "confidence": row.pop("confidence"), **trust, **row}
 
     def to_entry(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,8 @@
         -o imc_lite/assets/confidence.safetensors
 
 Answers about the validation part of the training pictures, which no weight was trained on, clean and noisy, asked in
-words of their own (`confidence_wordings.py`) and for a third in those of training. Clusters of known kinds are from at
+words of their own (`confidence_wordings.py`) and for a third in those of training. One half of the pictures, at random,
+is fitted to; the other tests which limits on the risk can be promised. Clusters of known kinds are from at
 most 200 pictures of each set that were trained on, at sizes as they are met.
 """
 
@@ -61,11 +62,12 @@ def seed_of(case: Case) -> int:
     return zlib.crc32(f"{case.source}/{case.path.name}".encode())
 
 
-def seen(task: tuple[Path, Case]) -> Views:
+def seen(task: tuple[Path, Case, int]) -> Views:
     """What comes of one validation picture."""
-    bundle, case = task
+    bundle, case, number = task
     seed = seed_of(case)
-    return observe(*opened(bundle), Labelled(case.path, ask(case, np.random.default_rng(seed))), seed)
+    asked = Labelled(case.path, ask(case, np.random.default_rng(seed)))
+    return observe(*opened(bundle), asked, seed, number, check_wordings=True)
 
 
 def clean(task: tuple[Path, Case]) -> np.ndarray:
@@ -97,17 +99,23 @@ def main() -> None:
     cases = load_sets(args.data, "train")
     apart = some([c for c in cases if (c.source, c.path.stem) in held], MOST, args.seed)
     trained = some([c for c in cases if (c.source, c.path.stem) not in held], CLUSTERED, args.seed)
+    order = np.random.default_rng(args.seed).permutation(len(apart))
     with ProcessPoolExecutor(args.workers) as pool:
 
-        def each(work, chosen):  # type: ignore[no-untyped-def]
-            tasks = [(args.bundle, case) for case in chosen]
+        def each(work, tasks):  # type: ignore[no-untyped-def]
             return list(tqdm(pool.map(work, tasks, chunksize=4), total=len(tasks), unit="picture"))
 
-        pictures = np.stack(each(clean, trained))
-        views: list[Views] = each(seen, apart)
-    checked = np.concatenate([view.clean for view in views])
-    answers = [answer for view in views for answer in view.answers]
-    fit_confidence(answers, pictures, checked, facts_of(opened(args.bundle)[0]), args.seed).save(args.out)
+        pictures = np.stack(each(clean, [(args.bundle, case) for case in trained]))
+        views: list[Views] = each(seen, [(args.bundle, apart[i], number) for number, i in enumerate(order)])
+    fitted, control = views[: len(views) // 2], views[len(views) // 2 :]
+    fit_confidence(
+        [answer for view in fitted for answer in view.answers],
+        [answer for view in control for answer in view.answers],
+        pictures,
+        np.concatenate([view.clean for view in fitted]),
+        facts_of(opened(args.bundle)[0]),
+        args.seed,
+    ).save(args.out)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_the_answer_alone_is_on_stdout(default_bundle, chest):
 
 @pytest.mark.slow
 def test_json_from_stdin_has_the_documented_fields(default_bundle, chest, documented_fields):
-    done = run("answer", "-", QUESTION, "--json", stdin=chest.read_bytes())
+    done = run("answer", "-", QUESTION, "--json", "--check-wording", stdin=chest.read_bytes())
     row = json.loads(done.stdout)
     assert done.stdout.count(b"\n") == 1
     assert flatten(row) == documented_fields["answer"]

@@ -172,6 +172,31 @@ def test_an_example_noise_and_the_answer_with_and_without(page):
     assert page["answer"].text == "" and not page["plain"].is_displayed()
 
 
+def test_other_wordings_are_asked(page, chest):
+    page.choose(chest)
+    page["wording"].click()
+    page.ask("What modality is this?")
+    assert page["answer"].text == "x-ray" and "In other words it gets the same answer " in page["confidence"].text
+    page["wording"].click()
+    page.ask("What body part is shown?")
+    assert "In other words" not in page["confidence"].text
+
+
+def test_an_answer_that_is_not_given_is_said_to_be_withheld(browser, default_bundle, chest, tmp_path):
+    strict = Server(tmp_path, "--max-risk", "0.0001")
+    try:
+        browser.get(strict.url)
+        page = Page(browser)
+        page.choose(chest)
+        page["compare"].click()
+        page.ask("What modality is this?")
+        page.wait(lambda: page["plain"].is_displayed() and page["status"].text == "")
+        assert page["answer"].text == "No answer is given." and "can be promised" in page["confidence"].text
+        assert page["plain-answer"].text.startswith("No answer is given: the answer would be wrong with")
+    finally:
+        strict.stop()
+
+
 def test_the_demo_begins_with_a_picture(page, server):
     page.browser.get(f"{server.url}/#demo")
     page.browser.refresh()

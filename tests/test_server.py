@@ -543,6 +543,8 @@ def test_an_answer_that_was_sent_is_not_lost_by_a_second_signal(imc):
         (["--host", "no.such.host.invalid"], {}, "cannot listen"),
         (["--model", "nothing"], {}, "no model"),
         (["--prototypes", "nothing", "--port", "0"], {}, "no readable prototypes"),
+        (["--confidence", "nothing", "--port", "0"], {}, "no readable confidence"),
+        (["--max-risk", "0.2", "--upstream", "http://127.0.0.1:9/v1"], {}, "--max-risk"),
         (["--workers", "0"], {}, "--workers"),
         (["--grace", "-1"], {}, "--grace"),
         (["--device", "cpu", "--quant", "int8"], {}, "leave --quant out"),

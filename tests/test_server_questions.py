@@ -136,11 +136,12 @@ def test_in_front_of_another_server_they_are_refused():
     assert refused.value.status == 400 and refused.value.param == "imc.questions"
 
 
-def test_in_front_of_another_server_a_limit_is_refused():
+@pytest.mark.parametrize(("name", "value"), [("max_risk", 0.2), ("check_wording", True)])
+def test_in_front_of_another_server_a_limit_is_refused(name, value):
     """Passed over, it would look like a promise."""
     with pytest.raises(ApiError, match="nobody has calibrated") as refused:
-        Asked(json.dumps({"messages": [], "imc": {"max_risk": 0.2}}).encode(), None)
-    assert refused.value.status == 400 and refused.value.param == "imc.max_risk"
+        Asked(json.dumps({"messages": [], "imc": {name: value}}).encode(), None)
+    assert refused.value.status == 400 and refused.value.param == f"imc.{name}"
 
 
 def test_the_example_of_the_page(server, monkeypatch, capsys):
@@ -173,3 +174,23 @@ def test_an_answer_that_is_too_risky_is_refused(client, picture):
     for risk in (-0.1, 1.5, "0.2"):
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(**request, extra_body={"imc": {"max_risk": risk}})
+
+
+def test_other_wordings_are_asked_where_they_are_wanted(client, picture, documented_fields):
+    request = {"model": "default", "messages": ask(picture, QUESTIONS[1])}
+    plain = client.chat.completions.create(**request)
+    told = client.chat.completions.create(**request, extra_body={"imc": {"check_wording": True}})
+    assert told.choices[0].message == plain.choices[0].message and plain.imc["rewording"] is None
+    found = told.imc["rewording"]
+    assert found["asked"][0] == "Looking at this picture, what body part is shown?" and len(found["same"]) == 2
+    assert {"rewording.asked", "rewording.same"} <= documented_fields["answer"]
+
+
+def test_no_request_is_allowed_more_than_the_server(default_bundle, picture, tmp_path):
+    strict = Server(tmp_path, "--max-risk", "0.0001")
+    body = {"model": "default", "messages": ask(picture, QUESTIONS[1])}
+    for options in ({}, {"imc": {"max_risk": 0.9}}):
+        status, _, reply = strict.send(CHAT, {**body, **options})
+        assert status == 200 and reply["choices"][0]["message"]["content"] is None
+        assert reply["imc"]["selective"]["answered"] is False
+    assert strict.stop() == 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,16 @@ from test_cli import run
 from imc_lite import IMC, ImcError
 from imc_lite.images.load import load_image
 from imc_lite.models.base import Generation
-from imc_lite.results import ImageReliance, ImageReport, Noise
-from imc_lite.trust.assess import BLIND, STRANGE
-from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, ceiling, evidence, load_confidence
+from imc_lite.models.remembered import MOST
+from imc_lite.results import ImageReliance, ImageReport, Noise, Rewording
+from imc_lite.sms import guard
+from imc_lite.trust.assess import BLIND, STRANGE, WAVERING, assess
+from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, Rule, ceiling, evidence, load_confidence
 from imc_lite.trust.familiarity import Familiarity, cluster, fit_clusters, pooled
 from imc_lite.trust.fit import Observed, fit_confidence, regress
 from imc_lite.trust.observe import read_labelled
+from imc_lite.trust.promise import DOUBT, evidence_below, least_limit
+from imc_lite.trust.rewording import check_wording, reword
 
 MODALITY, STRANGER = "What modality is this?", "What kind of picture is this?"
 
@@ -183,6 +188,8 @@ def test_evidence():
     blind = evidence((0.0,), ImageReliance(-9.0, True), unknown, 1.0)
     assert blind[2:].tolist() == [-5, 1, 0, 1, 0, 0] and np.isfinite(blind).all() and len(blind) == len(EVIDENCE)
     assert evidence((-0.1,), None, ImageReport(None), 1.0)[2:].tolist() == [0, 0, 0, 0, 0, 0]
+    again = evidence((-0.1,), None, ImageReport(None), 1.0, Rewording(("a", "b"), (True, False)))
+    assert again[8:].tolist() == [0.5]
 
 
 def test_the_ceiling_is_full_from_where_a_picture_counts_as_known():
@@ -238,15 +245,19 @@ def test_pictures_of_no_cluster_are_told(tmp_path):
 
     pictures, checked = (np.concatenate([draw(kind, count) for kind in range(8)]) for count in (40, 10))
     answers = [
-        Observed(np.array([2.0, 2.0, 1.0, 0, 0, 0, 0, 0]) * (1 if i % 5 else -1), pictures[i], i % 5 > 0)
-        for i in range(320)
+        Observed(i, np.array([2.0, 2.0, 1.0, 0, 0, 0, 0, 0]) * (1 if i % 5 else -1), pictures[i], i % 5 > 0, same)
+        for i, same in zip(range(320), [1.0, None] * 160, strict=True)
     ]
-    fitted = fit_confidence(answers, pictures, checked, {})
+    fitted = fit_confidence(answers, answers, pictures, checked, {})
     probability = fitted.familiarity.probability
     near, far = (fitted.familiarity.of_pooled(draw(kind, 40)) for kind in (0, 9))
     assert (probability(near) > 0.5).mean() > 0.9 and (probability(far) < 0.5).mean() > 0.9
     with pytest.raises(ValueError, match="answers are right"):
-        fit_confidence([a for a in answers if a.right], pictures, checked, {})
+        fit_confidence([a for a in answers if a.right], answers, pictures, checked, {})
+    assert fitted.reworded is not None and len(fitted.reworded.weights) == len(EVIDENCE) + 1
+    assert fitted.rule.least_limit < 0.1, "an answer is right exactly where it is sure"
+    alone = fit_confidence([replace(a, same=None) for a in answers], answers, pictures, checked, {})
+    assert alone.reworded is None
 
 
 def test_an_unlikely_answer_is_less_sure(sure):
@@ -294,17 +305,172 @@ def test_calibrating_a_model_of_ones_own(default_bundle, tmp_path):
     done = run("calibrate", "-m", str(default_bundle), "--cases", str(tmp_path / "cases.jsonl"), "-o", str(out))
     assert done.returncode == 0, done.stderr
     image = images[0]
-    said = run("answer", "-m", str(default_bundle), "--confidence", str(out), image, MODALITY, "--json")
-    row = json.loads(said.stdout)
-    assert 0 <= row["confidence"] <= 1 and row["selective"]["answered"]
+    ask = ("answer", "-m", str(default_bundle), "--confidence", str(out), image, MODALITY)
+    row = json.loads(run(*ask, "--json").stdout)
+    assert 0 <= row["confidence"] <= 1 and row["selective"]["answered"] and row["rewording"] is None
+    refused = run(*ask, "--check-wording")
+    assert refused.returncode == 2 and b"calibrate --check-wording" in refused.stderr
 
 
 def test_reasons_name_answers_that_do_not_rest_on_the_picture(default_model):
-    from imc_lite.trust.assess import assess
-
     model_answer = default_model.generate(MODALITY, np.zeros((0, 1280), np.float32))
-    some = Confidence(Familiarity(np.zeros((1, 4)), np.zeros((4, 1)), 1.0, 9.0, 0.0), np.zeros(8), 0.0, {})
+    familiarity = Familiarity(np.zeros((1, 4)), np.zeros((4, 1)), 1.0, 9.0, 0.0)
+    some = Confidence(familiarity, Rule(np.zeros(8), 0.0, 0.05), None, {})
     generation = Generation(model_answer.text, model_answer.logprobs)
     trust = assess(default_model, some, MODALITY, generation, np.ones((3, 2), np.float32), ImageReport(None))
     assert trust.selective.reasons == (BLIND,) and trust.image_reliance.same_without
     assert abs(trust.image_reliance.nats) < 0.02 and trust.confidence == pytest.approx(0.5, abs=1e-3)
+
+
+def test_what_comes_without_a_picture_is_asked_once(default_bundle, monkeypatch):
+    model = IMC.from_pretrained(default_bundle, sms=False).model
+    passes = []
+    run_pass = model.decoder.run
+    monkeypatch.setattr(model.decoder, "run", lambda *args: passes.append(1) or run_pass(*args))
+    first = model.text_only(MODALITY, "x-ray")
+    assert len(passes) == 1 and model.text_only(MODALITY, "x-ray") is first and len(passes) == 1
+    other = model.text_only(MODALITY, "mri")
+    assert len(passes) == 2 and other.logprobs.sum() != first.logprobs.sum()
+    for i in range(MOST):
+        model.__dict__["_text_only"][MODALITY, str(i)] = first
+    model.text_only(MODALITY, "ct")
+    assert len(model.__dict__["_text_only"]) == MOST, "the oldest go"
+
+
+WORDINGS = {
+    "Is there a fracture?": ("Can you see a fracture?", "Looking at this picture, is there a fracture?"),
+    "Is this image normal?": ("Is this picture normal?", "Looking at this picture, is this image normal?"),
+    "Is there no effusion?": (
+        "Looking at this picture, is there no effusion?",
+        "Please tell me: is there no effusion?",
+    ),
+    "CT or MRI?": ("Looking at this picture, CT or MRI?", "Please tell me: CT or MRI?"),
+    "Images?": ("Pictures?", "Looking at this picture, Images?"),
+    "Wo liegt der Tumor in der Lunge?": (),
+}
+
+
+@pytest.mark.parametrize("question", WORDINGS)
+def test_other_wordings(question):
+    assert reword(question) == WORDINGS[question]
+    for other in reword(question):
+        assert guard.same_words(question, other)
+
+
+def test_a_wording_that_says_something_else_is_not_let_pass():
+    asked = "Is the left lung larger than 5 cm?"
+    assert guard.same_words(asked, "Please: is the left lung larger than 5 cm?")
+    for other in (
+        "right lung larger than 5",
+        "left lung smaller than 5",
+        "left heart larger than 5",
+        "5 larger left lung",
+    ):
+        assert not guard.same_words(asked, f"Is the {other} cm?")
+    assert not guard.same_words(asked, "Is the left lung larger than 6 cm?")
+    assert not guard.same_words(asked, "Is the left lung not larger than 5 cm?")
+
+
+def test_other_wordings_are_what_asking_them_gives(sure, chest):
+    tokens = sure.see(load_image(chest)).tokens
+    result = sure.answer(chest, MODALITY, check_wording=True)
+    assert result.rewording.asked == reword(MODALITY) and result.answer == sure.answer(chest, MODALITY).answer
+    said = tuple(sure.model.generate(other, tokens).text == result.answer for other in result.rewording.asked)
+    assert result.rewording.same == said and result.rewording.share == sum(said) / 2
+    row = result.to_dict()
+    assert (
+        row["rewording"] == {"asked": list(reword(MODALITY)), "same": list(said)} and json.loads(json.dumps(row)) == row
+    )
+    assert sure.answer(chest, MODALITY).rewording is None
+    cut = Generation("x", (-0.1,))
+    assert check_wording(sure.model, MODALITY, cut, tokens) is None, "it has no end"
+
+
+def test_an_answer_that_hangs_on_the_wording_is_less_sure(sure):
+    logprobs, rests, report = (-0.3, -0.2), ImageReliance(3.0, False), ImageReport(None)
+    asked = ("a", "b")
+    steady, wavering = (
+        sure.confidence.probability(evidence(logprobs, rests, report, 1.0, Rewording(asked, same)), 1.0)
+        for same in ((True, True), (False, False))
+    )
+    assert wavering < steady - 0.05
+
+
+def test_a_wavering_answer_is_named(default_model, chest):
+    tokens = default_model.perceive(load_image(chest)).tokens
+    odd = Generation("banana", (-0.1, -0.1, -0.1, -0.1, -0.1))
+    familiarity = Familiarity(np.zeros((1, 2560)), np.zeros((2560, 1)), 1.0, 9.0, 0.0)
+    some = Confidence(familiarity, Rule(np.zeros(8), 0.0, 0.05), Rule(np.zeros(9), 0.0, 0.6), {})
+    trust = assess(default_model, some, MODALITY, odd, tokens, ImageReport(None), wording=True)
+    assert WAVERING in trust.selective.reasons and trust.rewording.same == (False, False)
+    plain = assess(default_model, some, MODALITY, odd, tokens, ImageReport(None), max_risk=0.55)
+    again = assess(default_model, some, MODALITY, odd, tokens, ImageReport(None), max_risk=0.55, wording=True)
+    assert plain.given and not again.given, "each rule has its own promise"
+    assert "no limit below 0.6 can be promised for this model" in again.selective.reasons
+
+
+def test_a_limit_that_cannot_be_promised_is_not_answered_under(sure, chest):
+    least = sure.confidence.rule.least_limit
+    assert 0 < least <= 0.1
+    below = sure.answer(chest, MODALITY, max_risk=least - 0.005)
+    assert (
+        below.answer is None
+        and below.selective.reasons[-1] == f"no limit below {least:g} can be promised for this model"
+    )
+
+
+def test_other_wordings_from_the_shell_and_in_a_batch(default_bundle, chest, tmp_path):
+    ask = ("answer", "-m", str(default_bundle))
+    row = json.loads(run(*ask, str(chest), MODALITY, "--check-wording", "--json").stdout)
+    assert row["rewording"]["asked"] == list(reword(MODALITY)) and row["answer"] == "x-ray"
+    (tmp_path / "c.jsonl").write_text(json.dumps({"image": str(chest), "questions": [MODALITY, "Wo liegt der Tumor?"]}))
+    done = run(*ask, "--batch", str(tmp_path / "c.jsonl"), "-o", str(tmp_path / "o.jsonl"), "--check-wording")
+    assert done.returncode == 0, done.stderr
+    batch = json.loads((tmp_path / "o.jsonl").read_text())
+    assert "check-wording" in batch["run"]["options"].split()
+    assert batch["answers"][0]["rewording"] == row["rewording"] and batch["answers"][1]["rewording"] is None
+    refused = run("answer", str(chest), MODALITY, "--check-wording", "--upstream", "http://127.0.0.1:9/v1")
+    assert refused.returncode == 2 and b"--check-wording" in refused.stderr
+
+
+def test_other_wordings_need_a_confidence_that_counts_them(sure, chest):
+    bare = IMC(sure.model, sure.prototypes, sms=False, confidence=replace(sure.confidence, reworded=None))
+    with pytest.raises(ImcError, match="calibrate --check-wording"):
+        bare.answer(chest, MODALITY, check_wording=True)
+    without = IMC(sure.model, sure.prototypes, sms=False)
+    assert without.answer(chest, MODALITY, check_wording=True).rewording is not None
+
+
+def test_evidence_is_rare_where_there_is_nothing_to_find():
+    """Values whose mean is the limit are taken for lower ones in at most a tenth of the draws."""
+    rng = np.random.default_rng(0)
+    for mean in (0.05, 0.3):
+        draws = rng.beta(mean * 4, (1 - mean) * 4, size=(400, 150))
+        found = np.mean([evidence_below(values, mean) >= 1 / DOUBT for values in draws])
+        assert found <= DOUBT + 0.03
+        assert np.mean([evidence_below(values, 2 * mean) >= 1 / DOUBT for values in draws[:50]]) > 0.9
+    # A single value that costs all never ruins, and never proves.
+    assert evidence_below(np.ones(5), 0.1) == 1.0
+
+
+def test_limits_that_are_promised_hold():
+    """Drawn again and again, more are wrong than promised in at most a tenth of the draws; sound answers earn some."""
+    rng = np.random.default_rng(1)
+
+    def draw(count, exaggerated):
+        logits = 1.5 + rng.normal(size=(count, 1)) + 1.5 * rng.normal(size=(count, 12))
+        right = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+        sure = 1 / (1 + np.exp(-logits - exaggerated))
+        return sure.ravel(), right.ravel(), np.repeat(np.arange(count), 12)
+
+    for exaggerated in (0.0, 2.0):
+        sure, right, _ = draw(20_000, exaggerated)
+        actual = [
+            float((1 - right)[1 - sure <= step / 100].mean()) if (1 - sure <= step / 100).any() else 0
+            for step in range(100)
+        ]
+        found = [least_limit(*draw(100, exaggerated)) for _ in range(20)]
+        broken = [any(actual[step] > step / 100 for step in range(round(100 * least), 100)) for least in found]
+        assert np.mean(broken) <= DOUBT
+        assert max(found) < (0.2 if not exaggerated else 0.5)
+    assert least_limit(np.ones(40), np.zeros(40), np.arange(40)) == 1.0, "always wrong"

@@ -186,9 +186,9 @@ def test_the_report_has_the_fields_of_today(server, upstream, picture, documente
     row, flat = json.loads(reply)["imc"], set()
     for name, value in row.items():
         flat |= {f"{name}.{key}" for key in value} if isinstance(value, dict) else {name}
-    within = ("image.noise.", "versions.", "image_reliance.", "selective.")
+    within = ("image.noise.", "versions.", "image_reliance.", "selective.", "rewording.")
     documented = {n for n in documented_fields["answer"] if not n.startswith(within)}
-    assert documented | {"image.noise", "image_reliance", "selective"} == {
+    assert documented | {"image.noise", "image_reliance", "selective", "rewording"} == {
         n for n in flat if not n.startswith("versions.")
     }
 

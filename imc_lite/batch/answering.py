@@ -52,7 +52,8 @@ def _or_error(answered: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _answer(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
     image, window, frame = _picture(case, plan)
-    row = imc.answer(image, case.question, id=case.id, window=window, frame=frame, max_risk=plan.max_risk).to_dict()
+    ask = partial(imc.answer, max_risk=plan.max_risk, check_wording=plan.check_wording)
+    row = ask(image, case.question, id=case.id, window=window, frame=frame).to_dict()
     if not plan.timings:
         del row["timings_ms"]
     return row
@@ -69,7 +70,9 @@ def _answer_each(imc: IMC, case: Case, plan: Plan) -> dict[str, Any]:
     def ask(question: str | None) -> dict[str, Any]:
         if question is None:
             raise ImcError("this question is no text; write text")
-        entry, row = imc.answer(picture, question, of_many=True, max_risk=plan.max_risk).to_entry()
+        entry, row = imc.answer(
+            picture, question, of_many=True, max_risk=plan.max_risk, check_wording=plan.check_wording
+        ).to_entry()
         if not plan.timings:
             del entry["timings_ms"]
         shared.update(row)

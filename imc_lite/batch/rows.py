@@ -52,6 +52,7 @@ class Plan:
     window, frame: of DICOM rows that name none, see `imc_lite.images.load.load_image`.
     timings: whether rows carry `timings_ms`; without them the same rows are the same bytes every time.
     max_risk: no answer that is likelier to be wrong.
+    check_wording: whether every question is asked in other words too.
     of: what answers, as `imc_lite.batch.settings.describe` says it; every row carries it.
     root: `folder` from the root on, so that the same name in another folder is another picture.
     """
@@ -61,6 +62,7 @@ class Plan:
     frame: int | None = None
     timings: bool = True
     max_risk: float | None = None
+    check_wording: bool = False
     of: Mapping[str, str] = field(default_factory=dict)
     root: str = ""
 

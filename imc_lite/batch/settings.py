@@ -53,7 +53,8 @@ def describe(
         used = NONE if imc.prototypes is None else imc.prototypes.digest()[:DIGITS]
     if prototypes is not None:
         used = _digest(prototypes)
-    options = [word for word, on in (("pdc", pdc), ("sms", sms), ("timings", plan.timings)) if on]
+    switches = {"pdc": pdc, "sms": sms, "timings": plan.timings, "check-wording": plan.check_wording}
+    options = [word for word, on in switches.items() if on]
     chosen = {"device": device, "quant": quant, "window": plan.window or "auto", "frame": plan.frame or "auto"}
     if plan.max_risk is not None:
         chosen["max-risk"] = f"{plan.max_risk:g}"

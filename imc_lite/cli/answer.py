@@ -28,6 +28,7 @@ from imc_lite.upstream.errors import UpstreamUnavailable
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
 @click.option("--max-risk", type=click.FloatRange(0, 1), help="Give no answer that is likelier than this to be wrong.")
+@click.option("--check-wording", is_flag=True, help="Ask in other words too; it counts in the confidence.")
 @click.option("--confidence", type=click.Path(path_type=Path), help="Your model's own, from `calibrate`.")
 @click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
 @click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
@@ -46,6 +47,7 @@ def answer(
     no_sms: bool,
     prototypes: Path | None,
     max_risk: float | None,
+    check_wording: bool,
     confidence: Path | None,
     upstream: str | None,
     upstream_model: str | None,
@@ -85,8 +87,10 @@ def answer(
         raise click.UsageError("--upstream-model and --timeout go with --upstream.")
     if upstream is not None and ray is not None:
         raise click.UsageError("--ray asks models of this package on many machines; leave it or --upstream out.")
-    if upstream is not None and (max_risk is not None or confidence is not None):
-        raise click.UsageError("--max-risk and --confidence are for models that answer here; leave --upstream out.")
+    if upstream is not None and (max_risk is not None or check_wording or confidence is not None):
+        raise click.UsageError(
+            "--max-risk, --check-wording and --confidence are for models that answer here; leave --upstream out."
+        )
     if no_pdc and prototypes is not None:
         raise click.UsageError("--no-pdc uses no prototypes; leave one of the two out.")
     if batch is not None:
@@ -96,7 +100,7 @@ def answer(
         from imc_lite.batch.run import in_process, run_batch
         from imc_lite.batch.settings import describe
 
-        plan = Plan(batch.parent, view["window"], view["frame"], timings=not no_timings, max_risk=max_risk)
+        plan = Plan(batch.parent, **view, timings=not no_timings, max_risk=max_risk, check_wording=check_wording)
         once = cache(open_model)
         answers = in_process(once)
         if ray is not None:
@@ -142,7 +146,7 @@ def answer(
     several, failed, declined = len(questions) > 1, False, False
     for number, question in enumerate(questions, 1):
         try:
-            result = imc.answer(picture, question, of_many=several, max_risk=max_risk)
+            result = imc.answer(picture, question, of_many=several, max_risk=max_risk, check_wording=check_wording)
         except ImcError as error:
             if not several or isinstance(error, UpstreamUnavailable):
                 raise

@@ -62,10 +62,13 @@ def build(images: Path, limit: int | None, seed: int, window: str | None, output
 @click.command()
 @click.option("--cases", type=click.Path(path_type=Path), required=True, help='JSONL: {"image", "question", "answer"}.')
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Those the model will be used with.")
+@click.option("--check-wording", is_flag=True, help="For `answer --check-wording`: ask in other words too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
 @model_options
-def calibrate(cases: Path, prototypes: Path | None, seed: int, output: Path, choice: ModelChoice) -> None:
+def calibrate(
+    cases: Path, prototypes: Path | None, check_wording: bool, seed: int, output: Path, choice: ModelChoice
+) -> None:
     """Find out how often a model's answers are right, so that its confidence means that.
 
     CASES are questions whose answers are known, about pictures that the model was not trained on. Each picture is also
@@ -82,7 +85,7 @@ def calibrate(cases: Path, prototypes: Path | None, seed: int, output: Path, cho
     check_output(output)
     labelled = read_labelled(cases)
     imc = choice.open(prototypes=prototypes)
-    fit(imc.model, imc.prototypes, labelled, seed).save(output)
+    fit(imc.model, imc.prototypes, labelled, seed, check_wording).save(output)
 
 
 @click.group()

@@ -15,6 +15,7 @@ import numpy as np
 
 from imc_lite.errors import ImcError
 from imc_lite.models.deadline import NEVER, Deadline
+from imc_lite.models.remembered import remembered
 
 if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
@@ -200,6 +201,7 @@ class BaseMLLM:
         enough beside an encoder."""
         return matcher.evidence(values)
 
+    @remembered
     def text_only(self: MLLM, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
         """An answer to `prompt` as it would be without a picture.
 

@@ -19,6 +19,7 @@ from imc_lite.models.base import BaseMLLM, Generation, TextOnly
 from imc_lite.models.candidates import read_back, score_candidates
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.greedy import greedy
+from imc_lite.models.remembered import remembered
 
 if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
@@ -132,6 +133,7 @@ class TorchMLLM(BaseMLLM, ABC):
         with self._lock, _interruptible(self.model, deadline):
             return score_candidates(wanted, self.ends, read, branch, split, deadline)
 
+    @remembered
     @torch.inference_mode()
     def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
         """An answer as it would be without a picture, from a pass over the prompt and one over the answer."""

@@ -80,7 +80,8 @@ def _answers(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> 
             pdc=options.pdc,
             sms=options.sms,
             max_new_tokens=limit,
-            max_risk=options.max_risk,
+            max_risk=settings.limit(options.max_risk),
+            check_wording=options.check_wording,
             id=f"chatcmpl-{uuid.uuid4().hex}",
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )

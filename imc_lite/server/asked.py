@@ -31,18 +31,22 @@ class Asked:
 
         Raises:
             ApiError, RequestValidationError: it is no JSON object, or `imc` is not what it should be, asks several
-                questions or sets a limit to their risk.
+                questions, sets a limit to their risk or wants other wordings.
         """
         self._raw, self._body = raw, _read(raw)
         self.options = _options(self._body)
         if self.options.questions is not None:
             message = "imc.questions are not for a server with --upstream; send a request for each question"
             raise ApiError(400, message, code="unsupported_parameter", param="imc.questions")
-        if self.options.max_risk is not None:
-            message = (
-                "imc.max_risk is not for a server with --upstream, whose answers nobody has calibrated; leave it out"
-            )
-            raise ApiError(400, message, code="unsupported_parameter", param="imc.max_risk")
+        for name, given in (
+            ("max_risk", self.options.max_risk is not None),
+            ("check_wording", self.options.check_wording),
+        ):
+            if given:
+                message = (
+                    f"imc.{name} is not for a server with --upstream, whose answers nobody has calibrated; leave it out"
+                )
+                raise ApiError(400, message, code="unsupported_parameter", param=f"imc.{name}")
         self._changed = self._body.pop("imc", None) is not None
         if model is not None and self._body.get("model") != model:
             self._body["model"], self._changed = model, True

@@ -55,6 +55,7 @@ class Ask:
     several: whether the report is that of several questions.
     top_logprobs: where it is not None, at least that many of the likeliest come with each token.
     max_risk: no answer that is likelier to be wrong.
+    check_wording: whether every question is asked in other words too.
     emit: gets every answer as it grows.
     """
 
@@ -67,6 +68,7 @@ class Ask:
     id: str
     top_logprobs: int | None = None
     max_risk: float | None = None
+    check_wording: bool = False
     emit: Callable[[Growth], object] | None = None
 
     def __call__(self, imc: IMC, deadline: Deadline) -> Answers:
@@ -77,7 +79,7 @@ class Ask:
             DeadlineError: they are no longer wanted.
         """
         began = time.perf_counter()
-        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms, confidence=imc.confidence)
+        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms and imc.sms, confidence=imc.confidence)
         picture = view.load(self.picture.load())
         load = time.perf_counter() - began
         each = tuple(self._answer(view, picture, index, deadline) for index in range(len(self.questions)))
@@ -108,6 +110,7 @@ class Ask:
                 top_logprobs=0 if self.top_logprobs is None else max(1, self.top_logprobs),
                 of_many=len(self.questions) > 1,
                 max_risk=self.max_risk,
+                check_wording=self.check_wording,
             )
         except ImcError as error:
             if len(self.questions) == 1:

@@ -89,7 +89,7 @@ class Mend:
         text = self.question or ""
         if not text.strip():
             return QuestionReport(text, text, checked=False, reason=NO_QUESTION)
-        if not self.sms:
+        if not (self.sms and imc.sms):
             return QuestionReport(text, text, checked=False, reason=OFF)
         try:
             return imc.repair(check_question(text), deadline=deadline)
@@ -114,6 +114,7 @@ def report(mended: Mended, id: str | None, answer: str | None, model: str, times
         "token_probability": None,
         "image_reliance": None,
         "selective": None,
+        "rewording": None,
         "image": asdict(mended.image),
         "question": mended.asked.to_dict(),
         "timings_ms": {k: round(v, 3) for k, v in (mended.timings_ms | times).items()},

@@ -72,6 +72,13 @@ class Selective(BaseModel):
     reasons: list[str]
 
 
+class Rewording(BaseModel):
+    """Other wordings of the question, and which of them get the same answer."""
+
+    asked: list[str]
+    same: list[bool]
+
+
 class Trust(BaseModel):
     """How sure an answer is, and whether it is given."""
 
@@ -79,6 +86,7 @@ class Trust(BaseModel):
     token_probability: float | None
     image_reliance: ImageReliance | None
     selective: Selective | None
+    rewording: Rewording | None
 
 
 class Answer(Report, Trust):

@@ -85,6 +85,9 @@ class ImcOptions(View):
     max_risk: float | None = Field(
         default=None, ge=0, le=1, description="give no answer that is likelier than this to be wrong"
     )
+    check_wording: bool = Field(
+        default=False, description="ask the question in other words too; what comes of it counts in the confidence"
+    )
     questions: list[str] | None = Field(
         default=None,
         min_length=1,

@@ -26,6 +26,7 @@ class Settings:
     max_body: bytes of a request; a remote picture may have as many.
     max_pixels: of a picture.
     max_new_tokens: of an answer.
+    max_risk: no answer that is likelier to be wrong, whatever a request allows; None leaves that to the requests.
     upstream: the server that answers in the model's place; None has the model answer.
     refuse_ungradable: whether a picture must be known to be gradable to be sent to the upstream.
     """
@@ -39,6 +40,7 @@ class Settings:
     max_body: int = 32 << 20
     max_pixels: int = 40_000_000
     max_new_tokens: int = 64
+    max_risk: float | None = None
     upstream: Upstream | None = None
     refuse_ungradable: bool = False
 
@@ -51,6 +53,10 @@ class Settings:
     def max_held(self) -> int:
         """Bytes of all request bodies together; a full queue of the largest ones would fill the memory."""
         return 8 * self.max_body
+
+    def limit(self, asked: float | None) -> float | None:
+        """The limit on the risk of a request that asks for one, or for none."""
+        return min((risk for risk in (asked, self.max_risk) if risk is not None), default=None)
 
 
 def read_key(file: Path | None) -> str | None:

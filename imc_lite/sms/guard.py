@@ -65,6 +65,7 @@ LITTLE = frozenset(
     ["a", "an", "the", "is", "are", "was", "were", "be", "been", "do", "does", "did", "of", "in", "on", "at", "to",
      "for", "this", "that", "these", "those", "there", "it", "its", "can", "has", "have", "had", *ASKING]
 )  # fmt: skip
+_WORD = re.compile(r"[\w'.,-]*\w")
 _CLASS_OF = {word: name for name, words in CLASSES.items() for word in words}
 # "12", "5.6cm", "T2", "L4-L5", "C3", "2nd": anything that may be a measure or a level.
 _MEASURE = re.compile(r"(?i)^[a-z]{0,2}-?\d+(?:[.,:/x×-]?[a-z]?\d+)*\s*(?:%|mm|cm|ml|mg|kg|st|nd|rd|th|th?)?$")
@@ -93,6 +94,14 @@ def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
     # An intact word never becomes a protected one, and a damaged one only if nothing else is as near.
     rivals = [other for other in others if _stem(other) != _stem(target)]
     return not known and not any(protected(w) for rival in rivals for w in rival.split())
+
+
+def same_words(question: str, other: str) -> bool:
+    """Whether a question in other words says the same of all that is protected: these words alike, in their order."""
+    first, second = (
+        [w for w in re.findall(r"[\w'.,-]*\w", text.lower()) if protected(w)] for text in (question, other)
+    )
+    return first == second
 
 
 def ambiguous(source: str, target: str, lexicon: Lexicon) -> bool:

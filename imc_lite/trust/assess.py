@@ -10,12 +10,15 @@ import numpy as np
 from imc_lite.errors import ImcError
 from imc_lite.models.base import MLLM, Generation
 from imc_lite.models.deadline import NEVER, Deadline
-from imc_lite.results import ImageReliance, ImageReport, Selective
+from imc_lite.results import ImageReliance, ImageReport, Rewording, Selective
 from imc_lite.trust.confidence import Confidence, evidence
 from imc_lite.trust.reliance import reliance, rests_on_picture
+from imc_lite.trust.rewording import check_wording
 
 STRANGE = "a kind of picture that the model does not know"
 BLIND = "the answer does not rest on the picture: it comes without it as well"
+
+WAVERING = "the same question in other words gets another answer"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Trust:
     token_probability: float | None
     image_reliance: ImageReliance | None
     selective: Selective | None
+    rewording: Rewording | None = None
 
     @property
     def given(self) -> bool:
@@ -33,17 +37,28 @@ class Trust:
         return self.selective is None or self.selective.answered
 
 
-def check_risk(max_risk: float | None, fitted: bool) -> None:
-    """Refuse a limit that cannot be held.
+def check_asked(max_risk: float | None, wording: bool, confidence: Confidence | None, here: bool) -> None:
+    """Refuse what cannot be kept or checked.
+
+    Args:
+        max_risk: a limit.
+        wording: whether other wordings are to be asked.
+        confidence: that the limit is kept by.
+        here: whether the answer is the model's own, and not that of another server.
 
     Raises:
-        ImcError: it is no share, or there is no confidence to hold it by.
+        ImcError: the limit is no share, there is no confidence to keep it by or it was not fitted with other wordings,
+            or nobody here can ask these.
     """
+    if wording and not here:
+        raise ImcError("other wordings are asked of models that answer here, not of an upstream; leave that out")
+    if wording and confidence is not None and confidence.reworded is None:
+        raise ImcError("this confidence was fitted without other wordings; fit it: imc-lite calibrate --check-wording")
     if max_risk is None:
         return
     if isinstance(max_risk, bool) or not isinstance(max_risk, (int, float)) or not 0 <= max_risk <= 1:
         raise ImcError(f"max_risk is {max_risk!r}; give a share from 0 to 1")
-    if not fitted:
+    if confidence is None or not here:
         raise ImcError(
             "max_risk needs to know how often this model is right, and nothing was fitted for it; "
             "fit it: imc-lite calibrate, then give --confidence"
@@ -65,6 +80,7 @@ def assess(
     image: ImageReport,
     max_risk: float | None = None,
     deadline: Deadline = NEVER,
+    wording: bool = False,
 ) -> Trust:
     """How sure an answer is.
 
@@ -77,16 +93,19 @@ def assess(
         image: the verdict on the picture.
         max_risk: above it the answer is not to be given.
         deadline: looked at before every pass.
+        wording: whether other wordings of the question are asked too.
 
     Raises:
         DeadlineError: the answer is no longer wanted.
     """
     raw = token_probability(generation)
     rests = reliance(model, question, generation.text, generation.logprobs, deadline)
+    deadline.check()
+    again = check_wording(model, question, generation, tokens) if wording else None
     if confidence is None or raw is None:
-        return Trust(None, raw, rests, None)
+        return Trust(None, raw, rests, None, again)
     distance, familiar = confidence.familiar(tokens)
-    found = evidence(generation.logprobs, rests, image, distance)
+    found = evidence(generation.logprobs, rests, image, distance, again)
     probability = confidence.probability(found, familiar)
     risk = 1 - probability
     reasons = [STRANGE] if familiar < 0.5 else []
@@ -94,4 +113,10 @@ def assess(
         reasons.append(image.reason)
     if rests is not None and not rests_on_picture(rests, generation.logprobs):
         reasons.append(BLIND)
-    return Trust(probability, raw, rests, Selective(risk, max_risk is None or risk <= max_risk, tuple(reasons)))
+    if again is not None and not all(again.same):
+        reasons.append(WAVERING)
+    least = confidence.rule_for(found).least_limit
+    if max_risk is not None and max_risk < least:
+        reasons.append(f"no limit below {least:g} can be promised for this model")
+    given = max_risk is None or (risk <= max_risk and max_risk >= least)
+    return Trust(probability, raw, rests, Selective(risk, given, tuple(reasons)), again)

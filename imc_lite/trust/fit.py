@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imc_lite.trust.confidence import Confidence, ceiling
+from imc_lite.trust.confidence import Confidence, Rule, ceiling
 from imc_lite.trust.familiarity import CLUSTERS, Familiarity, cluster, fit_clusters
+from imc_lite.trust.promise import least_limit
 
 RIDGE = 1e-3  # of the regressions, on standardized evidence
 STEPS = 50  # of Newton's method
@@ -18,25 +19,34 @@ FEWEST = 50  # answers of each outcome
 class Observed:
     """One answer.
 
-    found: float64 [8], `imc_lite.trust.confidence.evidence` at a distance of 1; pooled: float64 [2 D], of the tokens
-    that were shown; right: whether it was the expected one.
+    picture: a number; found: float64 [8], `imc_lite.trust.confidence.evidence` at a distance of 1; pooled: float64
+    [2 D], of the tokens that were shown; right: whether it was the expected one; same: the share of other wordings
+    that get the same answer, None where none were asked.
     """
 
+    picture: int
     found: np.ndarray
     pooled: np.ndarray
     right: bool
+    same: float | None = None
 
 
 def fit_confidence(
-    answers: list[Observed], pictures: np.ndarray, checked: np.ndarray, facts: dict[str, object], seed: int = 0
+    answers: list[Observed],
+    control: list[Observed],
+    pictures: np.ndarray,
+    checked: np.ndarray,
+    facts: dict[str, object],
+    seed: int = 0,
 ) -> Confidence:
     """The confidence of a model.
 
     Args:
         answers: about pictures clean and noisy, that the model was not trained on.
-        pictures: pooled clean pictures of the known kinds, float64 [P, F].
-        checked: other pooled clean pictures of these kinds, float64 [Q, F]; the pictures of a cluster that is left out
-            stand for those of kinds that are not known.
+        control: about others of them, in random order, which say what limits can be promised.
+        pictures: pooled clean pictures of the known kinds, float64 [P, F], none of those of `control`.
+        checked: other pooled clean pictures of these kinds, float64 [Q, F], likewise; the pictures of a cluster that is
+            left out stand for those of kinds that are not known.
         facts: see `Confidence`.
         seed: of the clusters.
 
@@ -46,14 +56,39 @@ def fit_confidence(
     right = np.array([answer.right for answer in answers], float)
     if min(right.sum(), len(right) - right.sum()) < FEWEST:
         raise ValueError(f"{int(right.sum())} answers are right and {int(len(right) - right.sum())} wrong")
-    shown = np.stack([answer.pooled for answer in answers])
-    familiarity = fit_familiarity(pictures, checked, shown, seed)
-    distances = familiarity.of_pooled(shown)
-    found = np.stack([answer.found for answer in answers])
+    familiarity = fit_familiarity(pictures, checked, np.stack([answer.pooled for answer in answers]), seed)
+    counted = {"answers": len(answers), "pictures": len(pictures), "control": len({a.picture for a in control})}
+    rule = _fit_rule(familiarity, answers, control)
+    again, held = ([a for a in some if a.same is not None] for some in (answers, control))
+    return Confidence(
+        familiarity,
+        rule,
+        _fit_rule(familiarity, again, held, reworded=True) if again and held else None,
+        facts | counted | {"seed": seed},
+    )
+
+
+def _fit_rule(
+    familiarity: Familiarity, answers: list[Observed], control: list[Observed], reworded: bool = False
+) -> Rule:
+    """A rule from answers, and what it can promise about others."""
+    found, most, right = _read(familiarity, answers, reworded)
+    weights, bias = regress(found, right, ceilings=most)
+    found, most, right = _read(familiarity, control, reworded)
+    sure = most / (1 + np.exp(-(found @ weights) - bias))
+    return Rule(weights, bias, least_limit(sure, right, np.array([a.picture for a in control])))
+
+
+def _read(
+    familiarity: Familiarity, answers: list[Observed], reworded: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evidence [A, E], ceilings [A] and outcomes [A] of answers."""
+    distances = familiarity.of_pooled(np.stack([a.pooled for a in answers]))
+    found = np.stack([a.found for a in answers])
     found[:, -1] = np.log(distances)
-    weights, bias = regress(found, right, ceilings=ceiling(familiarity.probability(distances)))
-    counted = {"answers": len(answers), "pictures": len(pictures), "seed": seed}
-    return Confidence(familiarity, weights, bias, facts | counted)
+    if reworded:
+        found = np.column_stack([found, np.array([a.same for a in answers], float)])
+    return found, ceiling(familiarity.probability(distances)), np.array([a.right for a in answers], float)
 
 
 def fit_familiarity(pictures: np.ndarray, checked: np.ndarray, shown: np.ndarray, seed: int) -> Familiarity:

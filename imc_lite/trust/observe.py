@@ -20,6 +20,7 @@ from imc_lite.trust.confidence import Confidence, evidence
 from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import FEWEST, Observed, fit_confidence
 from imc_lite.trust.reliance import reliance
+from imc_lite.trust.rewording import check_wording
 
 NOISES, ASKED = 3, 4  # noises of the bank, and questions, that are drawn for a picture and for each view of it
 FEWEST_PICTURES = 32
@@ -72,9 +73,19 @@ def read_labelled(path: Path) -> list[Labelled]:
     return [Labelled(image, tuple(asked)) for image, asked in found.items()]
 
 
-def observe(model: MLLM, prototypes: Prototypes | None, case: Labelled, seed: int) -> Views:
+def observe(
+    model: MLLM, prototypes: Prototypes | None, case: Labelled, seed: int, number: int, check_wordings: bool
+) -> Views:
     """One picture as it is, at another size, under noises of the bank as it is met, and under one that the bank has
     not.
+
+    Args:
+        model: answers.
+        prototypes: that it will be used with.
+        case: the picture and its questions.
+        seed: of noises, sizes and which questions are asked.
+        number: of the picture.
+        check_wordings: whether every question is asked in other words too.
 
     Raises:
         ImcError: the picture cannot be used.
@@ -87,17 +98,18 @@ def observe(model: MLLM, prototypes: Prototypes | None, case: Labelled, seed: in
     views += [apply_as_met(image, kind, int(rng.integers(1, 6)), seed) for kind in drawn]
     views.append(apply_to_image(image, others[rng.integers(len(others))], int(rng.integers(2, 6)), seed))
     answers, clean = [], []
-    for number, pixels in enumerate(views):
+    for index, pixels in enumerate(views):
         seen = treat_picture(model, prototypes, pixels)
         values = pooled(seen.tokens)
-        if number < 2:
+        if index < 2:
             clean.append(values)
-        for index in rng.permutation(len(case.questions))[:ASKED]:
-            question, expected = case.questions[index]
+        for question, expected in (case.questions[i] for i in rng.permutation(len(case.questions))[:ASKED]):
             said = model.generate(question, seen.tokens, len(model.encode(expected)) + LONGER)
             rests = reliance(model, question, said.text, said.logprobs)
             found = evidence(said.logprobs, rests, seen.report, 1.0)
-            answers.append(Observed(found, values, same_answer(said.text, expected)))
+            again = check_wording(model, question, said, seen.tokens) if check_wordings else None
+            same = None if again is None else again.share
+            answers.append(Observed(number, found, values, same_answer(said.text, expected), same))
     return Views(answers, np.stack(clean))
 
 
@@ -106,8 +118,14 @@ def facts_of(model: MLLM) -> dict[str, Any]:
     return {**model.identity, "version": model.version, "model": model.id}
 
 
-def calibrate(model: MLLM, prototypes: Prototypes | None, cases: list[Labelled], seed: int = 0) -> Confidence:
-    """A confidence for a model.
+def calibrate(
+    model: MLLM,
+    prototypes: Prototypes | None,
+    cases: list[Labelled],
+    seed: int = 0,
+    check_wordings: bool = False,
+) -> Confidence:
+    """A confidence for a model. The last third of the pictures, at random, tests what limits can be promised.
 
     Args:
         model: answers.
@@ -115,21 +133,25 @@ def calibrate(model: MLLM, prototypes: Prototypes | None, cases: list[Labelled],
         cases: pictures that it was not trained on; an answer is right where it is the expected one but for case, spaces
             and a full stop.
         seed: of noises and clusters.
+        check_wordings: whether every question is asked in other words too.
 
     Raises:
         ImcError: a picture cannot be used, or too few answers are right, or wrong.
     """
-    rng = np.random.default_rng(seed)
-    shuffled = [cases[i] for i in rng.permutation(len(cases))]
-    views = [observe(model, prototypes, case, seed + i) for i, case in enumerate(tqdm(shuffled, unit="picture"))]
-    clean = np.stack([view.clean for view in views])
-    half = len(clean) // 2
-    flat = clean.reshape(-1, clean.shape[-1])
+    order = np.random.default_rng(seed).permutation(len(cases))
+    views = [
+        observe(model, prototypes, cases[index], seed + number, number, check_wordings)
+        for number, index in enumerate(tqdm(order, unit="picture"))
+    ]
+    third = len(views) // 3
+    fitted, control = views[: 2 * third], views[2 * third :]
+    pictures, checked = (np.concatenate([view.clean for view in some]) for some in (views[:third], fitted[third:]))
     try:
         return fit_confidence(
-            [answer for view in views for answer in view.answers],
-            flat[: 2 * half],
-            flat[2 * half :],
+            [answer for view in fitted for answer in view.answers],
+            [answer for view in control for answer in view.answers],
+            pictures,
+            checked,
             facts_of(model),
             seed,
         )

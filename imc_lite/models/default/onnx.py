@@ -20,6 +20,7 @@ from imc_lite.models.default.decoder import Decoder
 from imc_lite.models.default.spec import NO_PICTURE
 from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.onnx_sessions import Sessions, calibrated
+from imc_lite.models.remembered import remembered
 
 if TYPE_CHECKING:
     from imc_lite.pdc.remedies import LowRankMap
@@ -145,6 +146,7 @@ class OrtMLLM(BaseMLLM):
 
             return score_candidates(wanted, self.config["prompt"]["end"][:1], read, branch, split, deadline)
 
+    @remembered
     def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
         """An answer as it would be without a picture, from one pass. What has learnt pictures stays on: the same
         language model is asked, and only its picture is missing."""

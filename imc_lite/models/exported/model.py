@@ -16,6 +16,7 @@ from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.models.exported.picture_steps import prepare
 from imc_lite.models.greedy import greedy, log_softmax
 from imc_lite.models.onnx_sessions import BLOCKED, Sessions, calibrated, interruptible
+from imc_lite.models.remembered import remembered
 from imc_lite.models.special_tokens import defuse
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class ExportedMLLM(BaseMLLM):
 
         return score_candidates(wanted, self.config["ends"], read, branch, split, deadline)
 
+    @remembered
     def text_only(self, prompt: str, answer: str, deadline: Deadline = NEVER) -> TextOnly:
         """An answer as it would be without a picture, from a pass over the prompt and one over the answer.
 
