@@ -1,15 +1,16 @@
 """What the default model's confidence is worth: on test pictures, in the benchmark's words, under noise of other
 projects.
 
-    pip install scikit-image torchio && pip install --no-deps imagecorruptions
+    pip install scikit-image torchio lm-polygraph && pip install --no-deps imagecorruptions
     python recipes/measure_confidence.py --data DATA --pictures runs/pictures --bundle BUNDLE \\
         -o recipes/results/confidence.json
 
-Every picture as it is, at another size, under four generators of `others_noise.py`, one of `unseen_noise.py` and one of
-the bank at severity 4. Nothing was fitted to these pictures, words or generators. Beside the confidence stand estimates
-of the same answers that need no fitting: maximum probability, perplexity and Mahalanobis distance, as lm-polygraph
-(Fadeeva et al. 2023) defines them. Strangers: each kind of picture when what tells known kinds is fitted without it,
-and the pictures that come with scikit-image, which are of no known kind.
+Every picture as it is, at another size, under four generators of `others_noise.py`, one of `unseen_noise.py` and one
+of the bank at severity 4. Nothing was fitted to these pictures, words or generators. Every answer is given twice, alone
+and with its question asked in other words. Beside the confidence stand the estimators of lm-polygraph (Fadeeva et al.
+2023) that need one answer, its probabilities and no other model: the library's own code, on the same answers. Its
+Mahalanobis distance, which has one cluster, reads the same pooled tokens as ours. Strangers: each kind of picture when
+what tells known kinds is fitted without it, and the pictures that come with scikit-image, which are of no known kind.
 """
 
 from __future__ import annotations
@@ -18,61 +19,44 @@ import argparse
 import json
 import math
 import statistics
+import time
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from confidence_worth import RISKS, Row, estimators, figures, of_lm_polygraph
 from fit_confidence import CLUSTERED, MOST, clean, opened, some
 from measure_generality import SEVERITIES, SIDES, ask_about, some_of_each
-from measure_perception import calibration_error
 from others_noise import generators
 from sets import load_prepared, load_sets
 from tqdm import tqdm
 from unseen_noise import generators as unseen_generators
 
 from imc_lite.bench.data import Case
-from imc_lite.bench.stats import Bootstrap, percentiles
+from imc_lite.bench.stats import Bootstrap
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
 from imc_lite.images.resize import resize_picture, size_filling
 from imc_lite.models.base import same_answer
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, apply_as_met
-from imc_lite.pipeline import IMC
+from imc_lite.pipeline import IMC, MAX_NEW_TOKENS
+from imc_lite.trust.assess import assess
 from imc_lite.trust.confidence import Confidence, ceiling, load_confidence
 from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import fit_familiarity
 
 QUESTIONS, OTHERS = 4, 4
-RISKS = 0.1, 0.2, 0.3
-SURE = 0.9  # an error above it is confidently wrong
+ASKED: set[tuple[str, str]] = set()  # of one process
 FILMS = ("child_cxr", "nih_cxr", "hannover_cxr")  # one kind of picture
 STRANGE = "What kind of picture is this?", "What part of the body is shown?", "Is there anything abnormal?"
 PICTURES = (".png", ".jpg")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One answer; pooled: float64 [F], of the tokens that it was given from."""
-
-    picture: int
-    source: str
-    noise: str
-    severity: int
-    group: str
-    right: bool
-    confidence: float
-    mean: float  # token probability
-    whole: float  # log-probability of the answer
-    nats: float
-    same: bool
-    assess: float  # seconds
-    rest: float
-    pooled: np.ndarray
 
 
 @cache
@@ -108,82 +92,38 @@ def look(task: tuple[Path, int, Case, int]) -> list[Row]:
     """All answers about a picture."""
     bundle, picture, case, seed = task
     imc, rows = answering(bundle), []
+    model = imc.model
+    assert isinstance(model, OrtMLLM)
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     asked = ask_about(picture, case, seed)
     for noise, severity, group, pixels in views(load_image(case.path), case.name):
-        values = pooled(imc.see(pixels).tokens)
+        began = time.perf_counter()
+        seen = imc.see(pixels)
+        looked, values = time.perf_counter() - began, pooled(seen.tokens)
         for i in rng.permutation(len(asked))[:QUESTIONS]:
-            said = imc.answer(pixels, asked[i].text)
-            assert said.confidence is not None and said.image_reliance is not None
-            assert said.token_probability is not None and said.answer is not None
-            tokens = len(imc.model.encode(said.answer)) + 1
-            assess = said.timings_ms["assess"] / 1000
+            text, marks = asked[i].text, [time.perf_counter()]
+            said = model.generate(text, seen.tokens, MAX_NEW_TOKENS)
+            marks.append(time.perf_counter())
+            known = (model, imc.confidence, text, said, seen.tokens, seen.report)
+            trust = assess(*known)
+            marks.append(time.perf_counter())
+            again = assess(*known, wording=True)
+            marks.append(time.perf_counter())
+            wrote, first_time, second_time = (b - a for a, b in pairwise(marks))
+            assert trust.confidence is not None and trust.image_reliance is not None and again.confidence is not None
+            assert trust.token_probability is not None
+            first = (text, said.text) not in ASKED
+            ASKED.add((text, said.text))
             rows.append(
                 Row(
-                    picture, case.source, noise, severity, group, same_answer(said.answer, asked[i].answer),
-                    said.confidence, said.token_probability, tokens * math.log(said.token_probability),
-                    said.image_reliance.nats, said.image_reliance.same_without, assess,
-                    said.timings_ms["total"] / 1000 - assess, values,
+                    picture, case.source, noise, severity, group, same_answer(said.text, asked[i].answer),
+                    trust.confidence, again.confidence,
+                    math.nan if again.rewording is None else 1 - again.rewording.share,
+                    trust.token_probability, trust.image_reliance.same_without, first, first_time, second_time,
+                    looked + wrote, values, of_lm_polygraph(model, text, seen.tokens, said.text),
                 )
             )  # fmt: skip
     return rows
-
-
-def risk_coverage(sure: np.ndarray, right: np.ndarray) -> float:
-    """Area under the risk-coverage curve (Geifman et al. 2019), as a share of that of answers in random order."""
-    wrong = 1 - right[np.argsort(-sure, kind="stable")]
-    return float((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean() / wrong.mean())
-
-
-def figures(rows: list[Row], bootstrap: Bootstrap) -> dict[str, object]:
-    """What the confidence is worth on some answers."""
-    right = np.array([float(r.right) for r in rows])
-    p, owners = np.array([r.confidence for r in rows]), np.array([r.picture for r in rows])
-    raw = np.array([r.mean for r in rows])
-    wrong = right == 0
-    at = {}
-    for risk in RISKS:
-        given = 1 - p <= risk
-        lost = float(1 - right[given].mean()) if given.any() else None
-        at[str(risk)] = {
-            "answered": round(float(given.mean()), 4),
-            "answered_95ci": percentiles(bootstrap.means(given.astype(float), owners)),
-            "wrong": None if lost is None else round(lost, 4),
-            "wrong_95ci": percentiles(1 - bootstrap.means(right[given], owners[given])),
-        }
-    order = np.argsort(-p, kind="stable")[: round(0.8 * len(p))]
-    rests = np.array([not r.same for r in rows])
-    return {
-        "answers": len(rows),
-        "right": round(float(right.mean()), 4),
-        "calibration_error": calibration_error(right, p),
-        "calibration_error_of_token_probability": calibration_error(right, raw),
-        "risk_coverage": round(risk_coverage(p, right), 4),
-        "risk_at_80_coverage": round(float(1 - right[order].mean()), 4),
-        "confidently_wrong": round(float((p[wrong] > SURE).mean()), 4),
-        "confidently_wrong_of_token_probability": round(float((raw[wrong] > SURE).mean()), 4),
-        "max_risk": at,
-        "quadrants": {
-            f"{'right' if hit else 'wrong'}, {'other' if other else 'same'} answer without the picture": round(
-                float(((right == hit) & (rests == other)).mean()), 4
-            )
-            for hit in (1, 0)
-            for other in (True, False)
-        },
-    }
-
-
-def estimators(rows: list[Row], confidence: Confidence) -> dict[str, float]:
-    """Area under the risk-coverage curve of estimates of the same answers, as a share of random order's."""
-    right = np.array([float(r.right) for r in rows])
-    distance = confidence.familiarity.of_pooled(np.stack([r.pooled for r in rows]))
-    found = {
-        "confidence": np.array([r.confidence for r in rows]),
-        "maximum probability": np.array([r.whole for r in rows]),
-        "perplexity": np.array([r.mean for r in rows]),
-        "Mahalanobis distance": -distance,
-    }
-    return {name: round(risk_coverage(sure, right), 4) for name, sure in found.items()}
 
 
 def strangers(
@@ -235,6 +175,11 @@ def of_no_kind(imc: IMC, risk: float) -> dict[str, object]:
     return {"pictures": len(declined), "declined": round(statistics.mean(declined.values()), 4), "by_picture": declined}
 
 
+def cost(shares: Iterable[float]) -> float:
+    """Median."""
+    return round(statistics.median(shares), 4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with all sets")
@@ -258,7 +203,8 @@ def main() -> None:
             for some_cases in (trained, apart)
         )
     imc = answering(args.bundle)
-    assert imc.confidence is not None
+    assert imc.confidence is not None and imc.confidence.reworded is not None
+    reworded = imc.confidence.reworded
     bootstrap = Bootstrap(len(cases), args.seed)
     noisy = [r for r in rows if r.severity]
     groups = {"all": rows, "severity 4": [r for r in noisy if r.severity == 4]}
@@ -270,16 +216,24 @@ def main() -> None:
         "model": imc.model.id,
         "version": imc.model.version,
         "confidence": imc.confidence.digest()[:12],
+        "least_limit": imc.confidence.rule.least_limit,
+        "least_limit_reworded": reworded.least_limit,
         "seed": args.seed,
         "pictures": len(cases),
-        "generators_of": {name: version(name) for name in ("scikit-image", "imagecorruptions", "torchio")},
+        "versions": {n: version(n) for n in ("scikit-image", "imagecorruptions", "torchio", "lm-polygraph")},
         "groups": {name: figures(some_rows, bootstrap) for name, some_rows in groups.items()},
         "risk_coverage_of_estimators": {
-            name: estimators(some_rows, imc.confidence) for name, some_rows in groups.items()
+            name: estimators(some_rows, imc.confidence, known) for name, some_rows in groups.items()
         },
         "strangers_at_max_risk_0.3": strangers(rows, imc.confidence, known, checked, sources, RISKS[-1]),
         "of_no_known_kind_at_max_risk_0.3": of_no_kind(imc, RISKS[-1]),
-        "cost": round(statistics.median(r.assess / r.rest for r in rows if r.group == "clean"), 4),
+        "cost": {
+            "first": cost(r.assess / r.rest for r in rows if r.first),
+            "again": cost(r.assess / r.rest for r in rows if not r.first),
+            "share_first": round(statistics.mean(r.first for r in rows), 4),
+            # What is said without the picture is known by then.
+            "reworded": cost(r.assess_reworded / r.rest for r in rows),
+        },
     }
     args.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -63,7 +63,9 @@ def made(reads: tuple[str, ...], *writes: str, **how: int) -> dict[str, Any]:
 
 PLAN: dict[str, dict[str, Any]] = {
     "prototypes": made((*ENCODER, "all sets"), "imc_lite/assets/prototypes.safetensors", cores=2),
-    "benchmark": made((*IMC, "edition"), "recipes/results/bench/results.json", "recipes/results/bench/table.md"),
+    "benchmark": made(
+        (*IMC, "confidence", "edition"), "recipes/results/bench/results.json", "recipes/results/bench/table.md"
+    ),
     "answers": made((*MODEL, "first sets"), "recipes/results/answers.json"),
     "findings": made((*MODEL, "all sets"), "recipes/results/findings.json"),
     "quantization": made((*MODEL, "first sets"), "recipes/results/quantization.json"),
@@ -100,6 +102,7 @@ APART = {
     "Hugging Face models as bundles": "random weights of its own",
     "strange questions": "nothing may fail, whatever the weights",
     "benchmark edition": "test pictures and questions alone",
+    "benchmark in front of a server": "needs a server beside it",
     "DICOM files": "reads no weights",
     "kernels on a GPU": "reads no weights",
     "the tokenizer beside llama.cpp's": "reads no weights",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from committed import percent, read, with_interval
+from committed import percent, read, robustness, with_interval
 from tables_generality import SETS
+
+from imc_lite.bench.sureness_tables import calibration
+from imc_lite.bench.sureness_tables import reliance as rests
 
 RISKS = "0.1", "0.2", "0.3"
 
@@ -12,17 +15,36 @@ def confidence() -> str:
     """By group of answers, the confidence beside the token probability."""
     found = read("confidence")
     rows = [
-        "| answers | right | calibration error | of token probability | risk-coverage area | errors above 0.9 | "
-        "of token probability |",
-        "|---|---|---|---|---|---|---|",
+        "| answers | right | calibration error | with other wordings | of token probability | risk-coverage area | "
+        "with other wordings | errors above 0.9 | with other wordings | of token probability |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, some in found["groups"].items():
+        again = some["reworded"]
         rows.append(
             f"| {name}, {some['answers']:,} | {percent(some['right'])} | {some['calibration_error']:.3f} | "
-            f"{some['calibration_error_of_token_probability']:.3f} | {some['risk_coverage']:.2f} | "
-            f"{percent(some['confidently_wrong'])} | {percent(some['confidently_wrong_of_token_probability'])} |"
+            f"{again['calibration_error']:.3f} | {some['calibration_error_of_token_probability']:.3f} | "
+            f"{some['risk_coverage']:.2f} | {again['risk_coverage']:.2f} | "
+            f"{percent(some['confidently_wrong'])} | {percent(again['confidently_wrong'])} | "
+            f"{percent(some['confidently_wrong_of_token_probability'])} |"
         )
     return "\n".join(rows)
+
+
+def promise() -> str:
+    """What limits can be promised."""
+    found = read("confidence")
+    return (
+        f"For the default model the lowest limit that can be promised is {found['least_limit']:g}, and "
+        f"{found['least_limit_reworded']:g} with other wordings."
+    )
+
+
+def sureness() -> str:
+    """The benchmark's answers, pooled."""
+    groups = robustness()["sureness"]["groups"]
+    pooled = {name: row for name, row in groups.items() if name == "clean" or " noise" in name}
+    return f"{calibration(pooled)}\n\n{rests(pooled)}"
 
 
 def max_risk() -> str:
@@ -72,11 +94,23 @@ def strangers() -> str:
 
 
 def reliance() -> str:
-    """The four quadrants, and what the extra pass costs."""
+    """The four quadrants, wordings that change the answer, and what all that costs."""
     found = read("confidence")
     names = list(found["groups"]["all"]["quadrants"])
-    rows = ["| answers | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    rows = [
+        "| answers | "
+        + " | ".join(names)
+        + " | other wordings with another answer | of right answers | of wrong ones |",
+        "|---|" + "---|" * (len(names) + 3),
+    ]
     for group, some in found["groups"].items():
-        rows.append(f"| {group} | " + " | ".join(percent(some["quadrants"][name]) for name in names) + " |")
-    cost = f"All that is said of an answer takes {percent(found['cost'])} of the time of the answer (median, one core)."
-    return "\n".join([*rows, "", cost])
+        cells = [some["quadrants"][name] for name in names] + [some["flipped"][n] for n in ("all", "right", "wrong")]
+        rows.append(f"| {group} | " + " | ".join(map(percent, cells)) + " |")
+    cost = found["cost"]
+    said = (
+        f"All that is said of an answer takes {percent(cost['first'])} of the time of the answer the first time that a "
+        f"question gets an answer, and {percent(cost['again'])} when it gets the same again, about any picture: what "
+        f"comes without the picture is remembered. With other wordings that is {percent(cost['reworded'])}. (Medians "
+        "on one core, without question repair, two processes side by side.)"
+    )
+    return "\n".join([*rows, "", said])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from committed import percent, read, robustness, with_interval
+from committed import RESULTS, percent, read, robustness, with_interval
 
 from imc_lite.bench import tables as bench
 from imc_lite.bench.report import PICTURE
@@ -212,3 +212,11 @@ def repair() -> str:
             f"{cost['repair_s_severity_2']:.2f} s at severity 2, {cost['repair_s_severity_4']:.2f} s at 4.",
         ]
     )
+
+
+def upstream() -> str:
+    """What restoring and repairing in front of a model gives back, over a quick run."""
+    found = bench.load_results(RESULTS / "upstream")
+    asked = sum(source["questions"] for source in found["data"]["sources"].values())
+    pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
+    return f"{pictures} pictures, {asked} questions.\n\n{bench.headline(found)}"

@@ -20,7 +20,8 @@ from PIL import Image
 
 from imc_lite import IMC, ImcError, load_image
 from imc_lite.bench.asked import ASKED, ELSEWHERE, KIND, PART
-from imc_lite.bench.benchmark import quick_cases
+from imc_lite.bench.benchmark import quick_cases, run_benchmark
+from imc_lite.bench.calibration import calibration_error, risk_coverage
 from imc_lite.bench.conditions import BLANK, CONTROLS, Judge
 from imc_lite.bench.control import stand_ins
 from imc_lite.bench.data import EDITION, Case, edition_facts, load_edition, load_folder
@@ -30,6 +31,8 @@ from imc_lite.bench.plan import KINDS, Options, Plan, Question, make_plan
 from imc_lite.bench.plots import accuracy_plot
 from imc_lite.bench.report import Report
 from imc_lite.bench.stats import Bootstrap, interval
+from imc_lite.bench.sureness import COLUMNS
+from imc_lite.bench.sureness_plots import reliability_plot, risk_plot
 from imc_lite.bench.tables import compare, load_results, markdown
 from imc_lite.pdc.prototypes import load_prototypes
 
@@ -112,6 +115,8 @@ BAD = {
     "severity": (["--severity", "9", "-o", "OUT"], "out of range"),
     "quick and data": (["--quick", "--data", ".", "-o", "OUT"], "--quick"),
     "a file as output": (["--limit", "1", "-o", __file__], "output folder"),
+    "upstream's model": (["--upstream-model", "x", "-o", "OUT"], "--upstream"),
+    "no upstream": (["--quick", "--upstream", "no url", "-o", "OUT"], "no http or https URL"),
     "compare nothing": (["compare", "no.json", "no.json"], "holds no results"),
     "compare a text": (["compare", __file__, __file__], "holds no results"),
 }
@@ -151,7 +156,8 @@ def fields(value, path: tuple[str, ...] = ()) -> set[str]:
         return set().union(*(fields(v, (*path[:-1], f"{path[-1]}[]")) for v in value))
     if not isinstance(value, dict):
         return {".".join(path)}
-    named = path[-1:] and path[-1] in ("groups", "arms", "sources", "versions", "confusion", "image", "text")
+    many = ("groups", "arms", "sources", "versions", "confusion", "image", "text", "estimates")
+    named = path[-1:] and path[-1] in many
     named = named or path[-2:] == ("confusion", "*") or path == ("conditions[]", "arms", "*")
     return set().union(*(fields(v, (*path, "*" if named else k)) for k, v in value.items()))
 
@@ -463,6 +469,14 @@ def test_bootstrap_is_paired_and_covers():
     assert np.isnan(bootstrap.means(np.ones(1), np.zeros(1, int))).any()
 
 
+def said(right: str, fitted: bool) -> dict:
+    """Answers to twenty questions: 0.95 sure of each; every second rests on the picture."""
+    columns: dict = {name: [0.95] * 20 for name in COLUMNS}
+    columns |= {"question": [*range(20)], "right": [int(r) for r in right], "same_without": [0, 1] * 10}
+    columns |= {"rewordings": [2, None] * 10, "rewordings_same": [1, None] * 10}
+    return columns if fitted else columns | {"confidence": [None] * 20, "distance": [None] * 20}
+
+
 @pytest.fixture(scope="module")
 def counted(default_model) -> dict:
     """Ten pictures, two questions each; noise takes 8 of 20 answers, IMC gives 6 of them back."""
@@ -481,6 +495,8 @@ def counted(default_model) -> dict:
         },
         "typo 4": {"hits": {"plain": "1-" * 10, "pdc": "1-" * 10, "sms": "0-" * 10, "imc": "0-" * 5 + "1-" * 5}},
     }
+    for name, right in (("clean", "1" * 19 + "0"), ("impulse 4", "01" * 10), ("typo 4", "0001" * 5)):
+        parts[name]["sureness"] = {arm: said(right, arm == "imc") for arm in ("plain", "imc")}
     # A loss under text noise as well, so that every field occurs.
     parts["typo 4"]["hits"]["plain"] = "0-" * 6 + "1-" * 4
     return Report(plan, parts, default_model).to_dict()
@@ -517,6 +533,68 @@ def test_harm_is_named(counted):
     assert "typo 4: sms, picture" in markdown(counted)
 
 
+def test_calibration_error_is_the_gap_between_said_and_true():
+    sure, right = np.repeat([0.9, 0.5], 50), np.concatenate([np.ones(45), np.zeros(5), np.ones(50)])
+    assert calibration_error(sure, right) == pytest.approx(0.25)
+    assert calibration_error(np.ones(4), np.ones(4)) == 0
+
+
+def test_risk_and_coverage():
+    """The best order puts the wrong answers last; of random order the area is 1."""
+    right = np.array([1.0, 1, 1, 0])
+    assert risk_coverage(np.array([4, 3, 2, 1]), right) == pytest.approx(0.25)
+    assert risk_coverage(np.array([1, 2, 3, 4]), right) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4 / 0.25)
+    rng = np.random.default_rng(0)
+    assert risk_coverage(rng.random(20_000), (rng.random(20_000) < 0.8).astype(float)) == pytest.approx(1, abs=0.1)
+    assert risk_coverage(np.ones(3), np.ones(3)) is None
+
+
+def test_figures_of_how_sure_answers_are(counted):
+    groups = counted["sureness"]["groups"]
+    assert [*groups] == ["clean", "image noise", "image noise, severity 4", "text noise", "impulse 4", "typo 4"]
+    clean, noisy = (groups[name]["arms"]["imc"] for name in ("clean", "impulse 4"))
+    assert (clean["n"], clean["accuracy"], noisy["accuracy"]) == (20, 0.95, 0.5)
+    assert clean["estimates"]["confidence"]["calibration_error"] == 0
+    assert noisy["estimates"]["confidence"]["calibration_error"] == noisy["estimates"]["confidence"]["shift"] == 0.45
+    assert noisy["estimates"]["confidence"]["confidently_wrong"] == 1
+    # Right answers are the odd ones, which would be the same without the picture.
+    assert noisy["quadrants"] == {
+        "right_other_without": 0, "right_same_without": 0.5, "wrong_other_without": 0.5, "wrong_same_without": 0
+    }  # fmt: skip
+    assert noisy["flipped"] == {"all": 0.5, "right": None, "wrong": 0.5}
+    assert "confidence" not in groups["clean"]["arms"]["plain"]["estimates"]
+    text = markdown(counted)
+    assert "| impulse 4 | IMC | 20 | 50.0 (" in text and "| confidence | 95.0 | 0.450 | +0.450 |" in text
+
+
+@pytest.mark.parametrize("plot", [reliability_plot, risk_plot])
+def test_plots_of_how_sure_answers_are(counted, plot):
+    drawn = ElementTree.fromstring(plot(counted["sureness"]["groups"]))
+    said = " ".join(e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text"))
+    assert "IMC, confidence" in said and "plain model, token probability" in said and "text noise" in said
+    _, _, width, height = map(float, drawn.get("viewBox").split())
+    circles = [*drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(circles) == (6 if plot is reliability_plot else 60)
+    assert all(0 <= float(c.get("cx")) <= width and 0 <= float(c.get("cy")) <= height for c in circles)
+
+
+def test_answers_of_a_run_are_those_that_are_given(judge, default_bundle):
+    """What is kept of a clean picture's answer is what `IMC.answer` says of it."""
+    imc = IMC.from_pretrained(default_bundle, sms=False)
+    fresh = Judge(judge.model, judge.prototypes, judge.plan, judge.step, imc.confidence)
+    kept = fresh.clean()["sureness"]["imc"]
+    assert len(kept["question"]) == 6 and set(map(len, kept.values())) == {6}
+    for i, q in enumerate(kept["question"][:4]):
+        question = judge.plan.questions[q]
+        result = imc.answer(judge.pixels(question.picture), question.text, check_wording=True)
+        assert kept["right"][i] == (result.answer == question.answer)
+        assert kept["token_probability"][i] == pytest.approx(result.token_probability, rel=1e-4)
+        assert kept["same_without"][i] == result.image_reliance.same_without
+        assert kept["rewordings_same"][i] == sum(result.rewording.same)
+        plain = imc.answer(judge.pixels(question.picture), question.text)
+        assert kept["confidence"][i] == pytest.approx(plain.confidence, rel=1e-4)
+
+
 @pytest.mark.slow
 def test_compare(run, results, tmp_path):
     done = imc_lite("bench", "compare", str(run[0]), str(run[0] / "results.json"))
@@ -529,6 +607,28 @@ def test_compare(run, results, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_plain_model_needs_no_prototypes(run, results, small, default_bundle, tmp_path):
+    """It answers as the arm of that name of a whole run does, and nothing is said of what was not measured."""
+    done = imc_lite("bench", *small, "--arms", "plain", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0 and done.stdout.startswith("The plain model alone. Clean cases: "), done.stderr
+    alone = load_results(tmp_path / "out")
+    assert [set(c["arms"]) for c in alone["conditions"]] == [{"plain"}] * 3
+    for one, other in zip(alone["conditions"], results["conditions"], strict=True):
+        assert one["arms"]["plain"] == other["arms"]["plain"]
+    assert alone["sureness"]["groups"]["typo 4"]["arms"] == {
+        "plain": results["sureness"]["groups"]["typo 4"]["arms"]["plain"]
+    }
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert html.count("<h2>") == 5 and "IMC" not in re.sub("imc-lite", "", html.split("<body>")[1])
+    assert "plain, A | plain, B | difference |\n" in compare(results, alone)
+    mixed = imc_lite("bench", *small, "-o", str(tmp_path / "out"))
+    assert mixed.returncode == 2 and mixed.stderr.count("\n") == 1, "parts of the other kind are not taken up"
+    model = IMC.from_pretrained(default_bundle, pdc=False, sms=False)
+    with pytest.raises(ImcError, match="nothing to compare"):
+        run_benchmark(model, quick_cases()[:3], Options(), tmp_path / "no")
+
+
+@pytest.mark.slow
 def test_the_report_is_self_contained(run):
     html = (run[0] / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:)', html) and "<script" not in html
@@ -537,7 +637,7 @@ def test_the_report_is_self_contained(run):
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
             picture.load()
             assert max(picture.size) <= 240
-    assert html.count("<svg") >= 1 and html.count("<h2>") == 7
+    assert html.count("<svg") >= 1 and html.count("<h2>") == 8
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

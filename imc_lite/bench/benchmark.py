@@ -36,16 +36,14 @@ def run_benchmark(imc: IMC, cases: list[Case], options: Options, out: Path) -> d
         out: a folder, made if it is missing.
 
     Raises:
-        ImcError: no prototypes, another server answers, nothing to ask, an unknown noise, an unreadable picture, or
-            `out` cannot be used.
+        ImcError: no prototypes, an upstream that does not answer, nothing to ask, an unknown noise, an unreadable
+            picture, or `out` cannot be used.
     """
-    if imc.prototypes is None:
+    if imc.prototypes is None and not options.plain:
         raise ImcError("there are no noise prototypes, and nothing to compare; build them: imc-lite prototypes build")
-    if imc.upstream is not None:
-        raise ImcError("a benchmark measures a model that runs here, not an upstream's answers; open one without")
-    run = Run(imc.model, imc.prototypes, make_plan(cases, options), out)
+    run = Run(imc.model, imc.prototypes, make_plan(cases, options), out, imc.confidence, imc.upstream)
     parts = run.go()
-    results = Report(run.plan, parts, imc.model).to_dict()
+    results = Report(run.plan, parts, imc.model, run.judge).to_dict()
     files = {
         "results.json": json.dumps(results, ensure_ascii=False, indent=1) + "\n",
         "table.md": markdown(results),

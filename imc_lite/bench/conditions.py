@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from imc_lite.bench.control import stand_ins
+from imc_lite.bench.judging import RIGHT, UNASKED, WRITTEN, WRONG, mark, writes
 from imc_lite.bench.plan import Plan
+from imc_lite.bench.sureness import Sureness, View, chosen
 from imc_lite.images.load import load_image
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.noise.image import apply_to_image
@@ -24,9 +26,10 @@ from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.remedies import LowRankMap
 from imc_lite.pdc.restorers import RESTORERS, restore
 from imc_lite.pdc.treat import Treated, treat_picture
-from imc_lite.results import Noise
+from imc_lite.results import ImageReport
 from imc_lite.sms.agents import repair
 from imc_lite.sms.question import check_question
+from imc_lite.trust.confidence import Confidence
 
 CONTROLS = ("blank", "shuffled", "text_only")
 STATED = ("templates", "cells")  # restoring alone and the map alone are measured on these, which any picture answers
@@ -42,22 +45,35 @@ Step = Callable[[float, float], object]
 class Judge:
     """Judges the conditions of a plan with a model.
 
-    A part holds for every arm one character a question: "1" right, "0" wrong, "-" not asked.
+    A part holds for every arm one character a question (`imc_lite.bench.judging`), and what is kept of the answers that
+    the model writes (`imc_lite.bench.sureness`).
     """
 
-    def __init__(self, model: MLLM, prototypes: Prototypes, plan: Plan, step: Step) -> None:
+    controls: tuple[str, ...] = CONTROLS
+
+    def __init__(
+        self,
+        model: MLLM,
+        prototypes: Prototypes | None,
+        plan: Plan,
+        step: Step,
+        confidence: Confidence | None = None,
+    ) -> None:
         """Nothing is judged yet.
 
         Args:
             model: answers.
-            prototypes: of its encoder.
+            prototypes: of its encoder; the plain model alone needs none.
             plan: pictures and questions.
             step: called with how many of how many parts of a condition are done.
+            confidence: fitted for the model, if any.
         """
+        self.confidence = confidence
         self.model, self.prototypes, self.plan, self.step = model, prototypes, plan, step
         self.mine: list[list[int]] = [[] for _ in plan.cases]
         for i, question in enumerate(plan.questions):
             self.mine[question.picture].append(i)
+        self.weighed = chosen(plan, self.mine)
 
     def pixels(self, picture: int, kind: str | None = None, severity: int = 0) -> np.ndarray:
         """A picture, with noise if a kind is given."""
@@ -80,12 +96,12 @@ class Judge:
         return self._clean[0]
 
     @cached_property
-    def _clean_treated(self) -> list[tuple[np.ndarray, Noise]]:
+    def _clean_treated(self) -> list[tuple[np.ndarray, ImageReport]]:
         """What PDC makes of every clean picture: its tokens, and the verdict."""
         treated = []
         for i, (tokens, stats) in enumerate(zip(*self._clean, strict=True)):
-            seen, noise = self._treat(self.pixels(i), Perception(tokens, stats))
-            treated.append((seen.tokens, noise))
+            seen = self._treat(self.pixels(i), Perception(tokens, stats))
+            treated.append((seen.tokens, seen.report))
         return treated
 
     def clean(self) -> Part:
@@ -99,12 +115,13 @@ class Judge:
                     memo[text] = self._repair(text)
                 if memo[text] != text:
                     repaired[q] = memo[text]
-            treated, noise = self._clean_treated[i]
-            verdicts.append([noise.kind, noise.severity])
+            treated, report = self._clean_treated[i]
+            verdicts.append(_verdict(report))
             identical += bool(np.array_equal(treated, self.clean_tokens[i]))
             self._four(arms, questions, self.clean_tokens[i], treated, {}, repaired)
             self.step(i + 1, len(self.mine))
-        return {**self._done(arms), "verdicts": verdicts, "identical": identical, "repaired": repaired}
+        kept = {"verdicts": verdicts, "identical": identical, "repaired": repaired}
+        return {**self._done(arms), **kept, "sureness": self._sureness(self.weighed, repaired=repaired)}
 
     def control(self, name: str) -> Part:
         """The questions without their picture: `name` of `CONTROLS`."""
@@ -113,12 +130,12 @@ class Judge:
         # Nobody looks at anything of their own, so questions alike are asked once.
         tokens = self.model.perceive(BLANK).tokens if name == "blank" else None
         pairs = list(dict.fromkeys((q.text, q.answer) for q in self.plan.questions))
-        right: dict[tuple[str, str], bool] = {}
+        right: dict[tuple[str, str], str] = {}
         for at in range(0, len(pairs), TOGETHER):
             some = pairs[at : at + TOGETHER]
-            right.update(zip(some, self.model.agrees(some, tokens), strict=True))
+            right.update(zip(some, self._marks(some, tokens), strict=True))
             self.step(len(right), len(pairs))
-        return self._done({"plain": ["01"[right[q.text, q.answer]] for q in self.plan.questions]})
+        return self._done({"plain": [right[q.text, q.answer] for q in self.plan.questions]})
 
     def _shuffled(self) -> Part:
         arms = self._arms("plain")
@@ -133,14 +150,14 @@ class Judge:
     def image_noise(self, kind: str, severity: int, repaired: dict[int, str]) -> Part:
         """Noisy pictures, clean questions; `repaired` has those of the questions that repair changes."""
         count, ablated = len(self.mine), severity >= ABLATED
-        noisy, treated, verdicts, alone = [], [], [], []
+        noisy, treated, reports, alone = [], [], [], []
         for i in range(count):
             pixels = self.pixels(i, kind, severity)
             perception = self.model.perceive(pixels)
-            seen, noise = self._treat(pixels, perception)
+            seen = self._treat(pixels, perception)
             noisy.append(perception.tokens)
             treated.append(seen.tokens)
-            verdicts.append([noise.kind, noise.severity])
+            reports.append(seen.report)
             if ablated and kind in RESTORERS:
                 alone.append(self.model.perceive(restore(pixels, kind, severity)).tokens)
             self.step((i + 1) * 0.3, count)
@@ -157,22 +174,48 @@ class Judge:
             for arm, view in views.items():
                 self._mark(arms[arm], stated, self._judged(view[i], stated, {}))
             self.step((i + 1) * 0.7 + count * 0.3, count)
-        return {**self._done(arms), "verdicts": verdicts}
+        shown = [(View(a, report), View(b, report)) for a, b, report in zip(noisy, treated, reports, strict=True)]
+        sure = self._sureness(self.weighed, shown, repaired=repaired)
+        return {**self._done(arms), "verdicts": [*map(_verdict, reports)], "sureness": sure}
 
     def text_noise(self, kind: str, severity: int) -> Part:
         """Clean pictures, damaged questions."""
         arms, memo = self._arms("plain", "pdc", "sms", "imc"), {}
         damaged, repaired = {}, {}
+        asked: list[list[int]] = []
         for i, questions in enumerate(self.mine):
-            chosen = [q for q in questions if self.plan.questions[q].damaged]
-            for q in chosen:
+            asked.append([q for q in questions if self.plan.questions[q].damaged])
+            for q in asked[i]:
                 damaged[q] = apply_to_text(self.plan.questions[q].text, kind, severity, self.plan.seed(i))
                 if damaged[q] not in memo:
                     memo[damaged[q]] = self._repair(damaged[q])
                 repaired[q] = memo[damaged[q]]
-            self._four(arms, chosen, self.clean_tokens[i], self._clean_treated[i][0], damaged, repaired)
+            self._four(arms, asked[i], self.clean_tokens[i], self._clean_treated[i][0], damaged, repaired)
             self.step(i + 1, len(self.mine))
-        return {**self._done(arms), "damaged": damaged, "repaired": repaired}
+        sure = self._sureness(asked, damaged=damaged, repaired=repaired)
+        return {**self._done(arms), "damaged": damaged, "repaired": repaired, "sureness": sure}
+
+    def _sureness(
+        self,
+        questions: list[list[int]],
+        views: list[tuple[View, View]] | None = None,
+        damaged: dict[int, str] | None = None,
+        repaired: dict[int, str] | None = None,
+    ) -> dict[str, Any]:
+        """What is kept of the answers to some questions about every picture, which is clean unless views of it are
+        given, as it is and as PDC treats it."""
+        found = Sureness(self.model, self.confidence)
+        for i, some in enumerate(questions):
+            if views is None:
+                tokens, report = self._clean_treated[i]
+                plain, treated = View(self.clean_tokens[i], report), View(tokens, report)
+            else:
+                plain, treated = views[i]
+            for q in some:
+                question = self.plan.questions[q]
+                asked = (damaged or {}).get(q, question.text)
+                found.ask(q, question.answer, plain, asked, treated, (repaired or {}).get(q, asked))
+        return found.arms
 
     def _four(
         self,
@@ -193,25 +236,32 @@ class Judge:
 
     def _judged(
         self, tokens: np.ndarray | None, questions: Iterable[int], *wordings: dict[int, str]
-    ) -> dict[tuple[int, str], bool]:
-        """Right or wrong for every different wording of the questions; one that is in no dictionary stays as it is."""
+    ) -> dict[tuple[int, str], str]:
+        """The mark of every different wording of the questions; one that is in no dictionary stays as it is."""
         asked = [
             (q, text)
             for q in questions
             for text in dict.fromkeys(words.get(q, self.plan.questions[q].text) for words in wordings)
         ]
-        hits = self.model.agrees([(text, self.plan.questions[q].answer) for q, text in asked], tokens)
-        return dict(zip(asked, hits, strict=True))
+        marks = self._marks([(text, self.plan.questions[q].answer) for q, text in asked], tokens)
+        return dict(zip(asked, marks, strict=True))
+
+    def _marks(self, pairs: Sequence[tuple[str, str]], tokens: np.ndarray | None) -> list[str]:
+        """The marks of questions with their expected answers, about one picture or none."""
+        if not writes(self.model):
+            return [RIGHT if hit else WRONG for hit in self.model.agrees(pairs, tokens)]
+        said = (self.model.generate(asked, tokens, WRITTEN).text for asked, _ in pairs)
+        return [mark(text, expected) for text, (_, expected) in zip(said, pairs, strict=True)]
 
     def _mark(
         self,
         row: list[str],
         questions: Iterable[int],
-        hits: dict[tuple[int, str], bool],
+        hits: dict[tuple[int, str], str],
         wording: dict[int, str] | None = None,
     ) -> None:
         for q in questions:
-            row[q] = "01"[hits[q, (wording or {}).get(q, self.plan.questions[q].text)]]
+            row[q] = hits[q, (wording or {}).get(q, self.plan.questions[q].text)]
 
     def _crossed(self, noisy: np.ndarray, fit: Any, mend: Any) -> np.ndarray:
         """Tokens [P, N, D] mended by what was fitted on the pictures of the other folds, told the noise."""
@@ -223,18 +273,21 @@ class Judge:
         return out
 
     def _arms(self, *names: str) -> dict[str, list[str]]:
-        return {name: ["-"] * len(self.plan.questions) for name in names}
+        return {name: [UNASKED] * len(self.plan.questions) for name in names}
 
     def _done(self, arms: dict[str, list[str]]) -> Part:
         return {"hits": {name: "".join(row) for name, row in arms.items()}}
 
-    def _treat(self, pixels: np.ndarray, perception: Perception) -> tuple[Treated, Noise]:
-        seen = treat_picture(self.model, self.prototypes, pixels, perception)
-        assert seen.report.noise is not None, "prototypes name a noise"
-        return seen, seen.report.noise
+    def _treat(self, pixels: np.ndarray, perception: Perception) -> Treated:
+        return treat_picture(self.model, self.prototypes, pixels, perception)
 
     def _repair(self, question: str) -> str:
         return repair(self.model, check_question(question), rewrites=self.model.rewrites).repaired
+
+
+def _verdict(report: ImageReport) -> list[Any]:
+    assert report.noise is not None, "prototypes name a noise"
+    return [report.noise.kind, report.noise.severity]
 
 
 def _fit(noisy: np.ndarray, clean: np.ndarray) -> LowRankMap:

@@ -12,16 +12,16 @@ JUDGES = "imc_lite.bench.conditions"
 WORDS = PACKAGE / "assets" / "words.txt"  # what a repair knows; no import leads to it
 
 
-def code_digest(model: object) -> str:
-    """SHA-256 of the modules that decide what is asked and answered: what the judging and the model's class import,
-    directly or through others, and the word list."""
-    return _digest(type(model).__module__)
+def code_digest(model: object, judges: str = JUDGES) -> str:
+    """SHA-256 of the modules that decide what is asked and answered: what the judging module and the model's class
+    import, directly or through others, and the word list."""
+    return _digest(type(model).__module__, judges)
 
 
 @cache  # a report states it again, and reading all modules takes a second
-def _digest(module: str) -> str:
+def _digest(module: str, judges: str) -> str:
     digest = hashlib.sha256(WORDS.read_bytes())
-    for name, path in sorted(closure({JUDGES, module}).items()):
+    for name, path in sorted(closure({judges, module}).items()):
         digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 

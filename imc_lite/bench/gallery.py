@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imc_lite.bench.elsewhere import UpstreamJudge
+from imc_lite.bench.judging import RIGHT, SAID, WRITTEN, WRONG, mark, writes
 from imc_lite.bench.run import Run
-from imc_lite.models.base import same_answer
 from imc_lite.pdc.treat import treat_picture
 
 SIDE, QUALITY = 240, 80
@@ -49,17 +50,21 @@ class Example:
 
 def examples(run: Run, parts: dict[str, dict[str, Any]]) -> list[Example]:
     """For every noise at its highest severity: the first question, in the order of the plan, that was right on the
-    clean case, is wrong under noise, and comes back with IMC; and the first that does not."""
-    found = []
+    clean case, is wrong under noise, and comes back with IMC; and the first that does not. None of a plain run,
+    or where another server answers.
+    """
+    found: list[Example] = []
+    if run.plan.options.plain or isinstance(run.judge, UpstreamJudge):
+        return found
     highest: dict[str, int] = {}
     for kind, severity in run.plan.image_conditions + run.plan.text_conditions:
         highest[kind] = max(severity, highest.get(kind, 0))
     for kind, severity in highest.items():
         clean, now = parts["clean"]["hits"]["plain"], parts[f"{kind} {severity}"]["hits"]
-        wrong = [q for q in range(len(clean)) if clean[q] == "1" and now["plain"][q] == "0"]
-        for fate, mark in ((HELPED, "1"), (LOST, "0")):
+        wrong = [q for q in range(len(clean)) if clean[q] in (RIGHT, SAID) and now["plain"][q] == WRONG]
+        for fate, marks in ((HELPED, (RIGHT, SAID)), (LOST, (WRONG,))):
             # Near ties may be decoded otherwise than judged; an example has to show what it says.
-            tried = (_example(run, parts, q, kind, severity, fate) for q in wrong if now["imc"][q] == mark)
+            tried = (_example(run, parts, q, kind, severity, fate) for q in wrong if now["imc"][q] in marks)
             shown = next((e for e in islice(tried, TRIES) if e.holds), None)
             found += [shown] if shown else []
     return found
@@ -89,8 +94,9 @@ def _example(run: Run, parts: dict[str, Any], index: int, kind: str, severity: i
         ("noisy, plain", asked, tokens),
         ("noisy, IMC", repaired, seen.tokens),
     )
-    said = [(who, judge.model.generate(text, view).text) for who, text, view in views]
-    answers = tuple((who, text, same_answer(text, question.answer)) for who, text in said)
+    said = [(who, judge.model.generate(text, view, WRITTEN).text) for who, text, view in views]
+    right = (RIGHT, SAID) if writes(judge.model) else (RIGHT,)
+    answers = tuple((who, text, mark(text, question.answer) in right) for who, text in said)
     did = " and ".join(
         word for word, done in (("restored", seen.report.restored), ("calibrated", seen.report.calibrated)) if done
     )

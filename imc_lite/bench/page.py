@@ -5,11 +5,17 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from imc_lite.bench.cells import name
 from imc_lite.bench.gallery import HELPED, Example
 from imc_lite.bench.html import document, table
 from imc_lite.bench.plots import confusion_table, recovered_plot, severity_plot
 from imc_lite.bench.report import OTHERS, PICTURE
-from imc_lite.bench.tables import headline, markdown, name, noise_table
+from imc_lite.bench.sureness import PLAIN
+from imc_lite.bench.sureness_plots import reliability_plot, risk_plot
+from imc_lite.bench.sureness_tables import sureness_tables
+from imc_lite.bench.tables import headline, markdown, noise_table
+
+NEED_IMC = ("Share of the loss recovered", "What the noise was called", "Examples")
 
 
 def page(results: dict[str, Any], gallery: list[Example]) -> str:
@@ -19,6 +25,7 @@ def page(results: dict[str, Any], gallery: list[Example]) -> str:
     versions = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in results["versions"].items())
     controls = markdown(results).split("\n\n", 1)[0]
     tables = [t for of in ("image", "text") for s in (PICTURE, OTHERS) if (t := noise_table(results, of, s))]
+    groups = results["sureness"]["groups"]
     sections = [
         ("What comes back", _html(headline(results))),
         (
@@ -42,6 +49,15 @@ def page(results: dict[str, Any], gallery: list[Example]) -> str:
             "<p class=note>Per cent of a row's pictures, all severities together.</p>"
             + f"<div class=scroll>{confusion_table(results)}</div>",
         ),
+        (
+            "How sure, and did it look?",
+            "<p class=note>Answers that the model writes, to one question about each picture and to all damaged ones. "
+            "The confidence is fitted, where the model has one; the token probability is the model's own. "
+            "Wordings are up to two others of the same question.</p>"
+            + reliability_plot(groups)
+            + risk_plot(groups)
+            + _html(sureness_tables(results)),
+        ),
         ("Every condition", "".join(map(_html, tables))),
         (
             "Examples",
@@ -51,6 +67,8 @@ def page(results: dict[str, Any], gallery: list[Example]) -> str:
         ),
     ]
     note = f"{asked}. Model version {model['version']}; {versions}; seed {results['seed']}."
+    if results["options"]["arms"] == PLAIN:
+        sections = [section for section in sections if section[0] not in NEED_IMC]
     return document("imc-lite benchmark", f"Robustness of {model['id']}", note, sections)
 
 

@@ -36,6 +36,7 @@ class Options:
     text_questions: as many of a data set's own, and as many other questions, are damaged for one picture at most.
     seed: of the noise and of every choice.
     generators: image noises of other projects.
+    plain: ask the plain model alone, which needs no prototypes.
     """
 
     noises: tuple[str, ...] = KINDS
@@ -45,6 +46,7 @@ class Options:
     text_questions: int = 1
     seed: int = 0
     generators: tuple[Generator, ...] = ()
+    plain: bool = False
 
     @property
     def image_noises(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from imc_lite.bench.cells import name
 from imc_lite.bench.report import PICTURE
-from imc_lite.bench.tables import name
 
 COLOURS = {"plain": "#6b7280", "shift": "#d97706", "pdc": "#2563eb", "imc": "#2563eb"}
 DASHES = {"shift": "5 3"}
@@ -33,15 +33,14 @@ def severity_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
     floor = int(max(0, min(80, 100 * lowest - 5)) // 20 * 20)
     panels = [_panel(i, kind, rows, scope, floor) for i, (kind, rows) in enumerate(kinds.items())]
     lines = -(-len(kinds) // COLUMNS)
-    legend = _legend(
-        [("plain", "plain"), ("shift", "mean shift, told the noise"), ("imc", "IMC")], 4, lines * HEIGHT + 14
-    )
+    shown = {arm for rows in kinds.values() for row in rows for arm in _cells(row, scope)}
+    named = [("plain", "plain"), ("shift", "mean shift, told the noise"), ("imc", "IMC")]
+    legend = _legend([(arm, text) for arm, text in named if arm in shown], 4, lines * HEIGHT + 14)
     return svg(PANEL * min(COLUMNS, len(kinds)), lines * HEIGHT + 26, [*panels, legend], "accuracy by severity")
 
 
 def _cells(row: dict[str, Any], scope: str) -> dict[str, dict[str, Any]]:
-    arms = ("plain", "shift", "imc") if row["of"] == "image" else ("plain", "imc")
-    return {arm: row["arms"][arm][scope] for arm in arms}
+    return {arm: row["arms"][arm][scope] for arm in ("plain", "shift", "imc") if arm in row["arms"]}
 
 
 def _panel(index: int, kind: str, rows: list[dict[str, Any]], scope: str, floor: int) -> str:
@@ -83,7 +82,7 @@ def _panel(index: int, kind: str, rows: list[dict[str, Any]], scope: str, floor:
 
 def recovered_plot(results: dict[str, Any], scope: str = PICTURE) -> str:
     """The share of the loss that comes back, a row for every condition with a significant loss; "" without one."""
-    rows = [r for r in results["conditions"] if "recovered" in r["arms"]["imc"].get(scope, {})]
+    rows = [r for r in results["conditions"] if "recovered" in r["arms"].get("imc", {}).get(scope, {})]
     if not rows:
         return ""
     low, high = SHOWN
@@ -191,7 +190,7 @@ def confusion_table(results: dict[str, Any]) -> str:
     head = "".join(f"<th>{escape(name(c))}</th>" for c in columns)
     body = []
     for kind, row in rows.items():
-        total, cells = sum(row.values()), []
+        total, cells = max(1, sum(row.values())), []
         for column in columns:
             share = row.get(column, 0) / total
             ink = "#fff" if share > 0.55 else "#111827"

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imc_lite.bench.conditions import CONTROLS
+from imc_lite.bench.calibration import sureness
+from imc_lite.bench.conditions import CONTROLS, Judge
 from imc_lite.bench.digest import code_digest
+from imc_lite.bench.judging import RIGHT, SAID, UNASKED, WRONG
 from imc_lite.bench.plan import Plan
 from imc_lite.bench.stats import Bootstrap, percentiles
 from imc_lite.noise import BANK_VERSION
@@ -30,9 +32,18 @@ PICTURE, OTHERS = "picture", "others"
 class Report:
     """Figures of a finished run."""
 
-    def __init__(self, plan: Plan, parts: dict[str, dict[str, Any]], model: MLLM) -> None:
-        """A plan, its parts by name as `Run.go` gives them, and the model that answered."""
+    def __init__(
+        self,
+        plan: Plan,
+        parts: dict[str, dict[str, Any]],
+        model: MLLM,
+        judge: Judge | None = None,
+    ) -> None:
+        """A plan, its parts by name as `Run.go` gives them, the model that answered, and what judged."""
         self.plan, self.parts, self.model = plan, parts, model
+        self.code = code_digest(model) if judge is None else code_digest(model, type(judge).__module__)
+        # Another server, where one did.
+        self.answered = parts["clean"].get("answered", {"id": model.id, "version": model.version})
         self.owners = np.array([q.picture for q in plan.questions])
         self.groups = np.array([q.group for q in plan.questions])
         self.closed = np.array([q.closed for q in plan.questions])
@@ -57,8 +68,12 @@ class Report:
         conditions += [self._condition(kind, severity, "text") for kind, severity in self.plan.text_conditions]
         return {
             "format": FORMAT,
-            "model": {"id": self.model.id, "version": self.model.version},
-            "versions": {"imc_lite": __version__, "code": code_digest(self.model)[:12], "noise_bank": BANK_VERSION}
+            "model": self.answered,
+            "versions": {
+                "imc_lite": __version__,
+                "code": self.code[:12],
+                "noise_bank": BANK_VERSION,
+            }
             | {n: packages[n].__version__ for n in sorted(packages)},
             "seed": options.seed,
             "options": {
@@ -67,6 +82,7 @@ class Report:
                 "limit": options.limit,
                 "questions": options.questions,
                 "text_questions": options.text_questions,
+                "arms": "plain" if options.plain else "all",
             },
             "data": {"fingerprint": self.plan.fingerprint(), "sources": sources},
             "groups": self._groups,
@@ -82,13 +98,14 @@ class Report:
                 if arm in ("pdc", "sms", "imc") and scope in (PICTURE, OTHERS) and cell["gain_95ci"][1] < 0
             ],
             "clean_pictures_with_identical_tokens": self.parts["clean"]["identical"],
-            "clean_questions_changed": len(self.parts["clean"]["repaired"]),
+            "clean_questions_changed": None if options.plain else len(self.parts["clean"]["repaired"]),
             "confusion": self._confusion(),
+            "sureness": sureness(self.parts, self.plan, self.bootstrap),
         }
 
     def hits(self, part: str, arm: str) -> np.ndarray:
         """float64 [Q]: 1 right, 0 wrong, NaN not asked."""
-        values = {"1": 1.0, "0": 0.0, "-": np.nan}
+        values = {RIGHT: 1.0, SAID: 1.0, WRONG: 0.0, UNASKED: np.nan}
         return np.array([values[c] for c in self.parts[part]["hits"][arm]])
 
     def mean(self, hits: np.ndarray) -> tuple[float, list[float], np.ndarray]:
@@ -104,7 +121,7 @@ class Report:
         for group in sorted(set(self.groups)):
             mine = self.groups == group
             row: dict[str, Any] = {"n": int(mine.sum()), "pictures": len(set(self.owners[mine]))}
-            for name in ("clean", *CONTROLS):
+            for name in ("clean", *(control for control in CONTROLS if control in self.parts)):
                 value, interval, _ = self.mean(np.where(mine, self.hits(name, "plain"), np.nan))
                 row[name] = {"accuracy": value, "95ci": interval}
             fall = np.where(mine, self.hits("clean", "plain") - self.hits("shuffled", "plain"), np.nan)
@@ -129,7 +146,7 @@ class Report:
     def _condition(self, kind: str, severity: int, of: str) -> dict[str, Any]:
         part = "clean" if of == "none" else f"{kind} {severity}"
         row: dict[str, Any] = {"noise": kind, "severity": severity, "of": of}
-        if "verdicts" in self.parts[part] and kind in ("clean", *IMAGE_KINDS, *FURTHER_KINDS):
+        if self.parts[part].get("verdicts") and kind in ("clean", *IMAGE_KINDS, *FURTHER_KINDS):
             verdicts = self.parts[part]["verdicts"]
             row["named"] = round(float(np.mean([v == kind for v, _ in verdicts])), 4)
         row["arms"] = {}
@@ -144,6 +161,8 @@ class Report:
             return None
         value, interval, _ = self.mean(got)
         cell: dict[str, Any] = {"n": int(np.isfinite(got).sum()), "accuracy": value, "95ci": interval}
+        exact = np.array([found == RIGHT for found in self.parts[part]["hits"][arm]], float)
+        cell["exact"] = round(float(exact[np.isfinite(got)].mean()), 4)
         # Where an arm was asked fewer questions, it is compared on these.
         plain = np.where(np.isfinite(got), self.hits(part, "plain"), np.nan)
         clean = np.where(np.isfinite(got), self.hits("clean", "plain"), np.nan)

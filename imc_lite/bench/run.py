@@ -8,32 +8,65 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imc_lite.bench.conditions import ABLATED, CONTROLS, STATED, Judge, Part
+from imc_lite.bench.conditions import ABLATED, STATED, Judge, Part
 from imc_lite.bench.digest import code_digest
+from imc_lite.bench.elsewhere import UpstreamJudge
+from imc_lite.bench.plain import PlainJudge
 from imc_lite.bench.plan import Plan
 from imc_lite.bench.progress import Progress
 from imc_lite.errors import ImcError
 from imc_lite.files import write_atomically
 from imc_lite.models.base import MLLM
 from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.trust.confidence import Confidence
+from imc_lite.upstream.client import Upstream
 
 # Seconds on one core, for the remaining time only.
-ENCODE, ANSWER, REPAIR = 0.06, 0.03, 0.5
+ENCODE, ANSWER, REPAIR, WEIGH = 0.06, 0.03, 0.5, 0.3
 
 
 class Run:
     """The conditions of a plan and their files."""
 
-    def __init__(self, model: MLLM, prototypes: Prototypes, plan: Plan, out: Path) -> None:
+    def __init__(
+        self,
+        model: MLLM,
+        prototypes: Prototypes | None,
+        plan: Plan,
+        out: Path,
+        confidence: Confidence | None = None,
+        upstream: Upstream | None = None,
+    ) -> None:
         """Take up the parts in `out`, a folder that is made.
+
+        Args:
+            model: answers, or looks and repairs for the upstream.
+            prototypes: of its encoder; a plain run needs none.
+            plan: pictures and questions.
+            out: the folder.
+            confidence: fitted for the model, if any.
+            upstream: answers in the model's place.
 
         Raises:
             ImcError: the folder cannot be made, or holds parts of another plan or model.
         """
         self.plan, self.parts = plan, out / "parts"
-        self.judge = Judge(model, prototypes, plan, lambda count, of: self.progress.step(count, of))
-        of = {"plan": plan.fingerprint(), "model": model.id, "version": model.version, "code": code_digest(model)}
-        of["prototypes"] = prototypes.digest()
+
+        def step(count: float, of: float) -> None:
+            self.progress.step(count, of)
+
+        if upstream is not None:
+            self.judge: Judge = UpstreamJudge(upstream, model, prototypes, plan, step)
+        elif plan.options.plain:
+            self.judge = PlainJudge(model, prototypes, plan, step)
+        else:
+            self.judge = Judge(model, prototypes, plan, step, confidence)
+        code = code_digest(model, type(self.judge).__module__)
+        of = {"plan": plan.fingerprint(), "model": model.id, "version": model.version, "code": code}
+        of["prototypes"] = "" if prototypes is None else prototypes.digest()
+        of["confidence"] = "" if confidence is None else confidence.digest()
+        of["arms"] = "plain" if plan.options.plain else "all"
+        of["upstream"] = "" if upstream is None else f"{upstream.url} {upstream.model or ''}".strip()
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
             before = json.loads((self.parts / "of.json").read_text()) if (self.parts / "of.json").exists() else of
@@ -51,7 +84,7 @@ class Run:
         """Judge what is not judged yet; every part by its name, "clean" first."""
         judge = self.judge
         jobs: list[tuple[str, Callable[[], Part], float]] = [("clean", judge.clean, self._cost("clean"))]
-        jobs += [(name, partial(judge.control, name), self._cost("control")) for name in CONTROLS]
+        jobs += [(name, partial(judge.control, name), self._cost("control")) for name in judge.controls]
         for kind, severity in self.plan.image_conditions:
             cost = self._cost("ablated" if severity >= ABLATED else "image")
             jobs.append((f"{kind} {severity}", partial(self._image_noise, kind, severity), cost))
@@ -104,10 +137,14 @@ class Run:
         asked, pictures = len(self.plan.questions), len(self.plan.cases)
         damaged = sum(q.damaged for q in self.plan.questions)
         stated = sum(q.dataset in STATED for q in self.plan.questions)
+        weighed = sum(map(len, self.judge.weighed)) * WEIGH
         return {
-            "clean": pictures * ENCODE + asked * ANSWER + len({q.text for q in self.plan.questions}) * REPAIR / 2,
+            "clean": weighed
+            + pictures * ENCODE
+            + asked * ANSWER
+            + len({q.text for q in self.plan.questions}) * REPAIR / 2,
             "control": asked * ANSWER,
-            "image": pictures * 2 * ENCODE + asked * 3 * ANSWER,
-            "ablated": pictures * 3 * ENCODE + (asked * 3 + stated * 1.5) * ANSWER,
-            "text": damaged * (2 * ANSWER + REPAIR),
+            "image": weighed + pictures * 2 * ENCODE + asked * 3 * ANSWER,
+            "ablated": weighed + pictures * 3 * ENCODE + (asked * 3 + stated * 1.5) * ANSWER,
+            "text": damaged * (2 * ANSWER + REPAIR + WEIGH),
         }[what]

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from imc_lite.bench.cells import accuracy, name, percent
 from imc_lite.bench.report import FORMAT, OTHERS, PICTURE
+from imc_lite.bench.sureness_tables import sureness_tables
 from imc_lite.errors import ImcError
 
 ARMS = {
@@ -27,36 +29,22 @@ TOLD = ("shift", "restore", "transport")
 FEWER = "†"
 
 
-def percent(value: float) -> str:
-    """37.5 for 0.375."""
-    return f"{100 * value:.1f}"
-
-
-def accuracy(cell: dict[str, Any] | None) -> str:
-    """An accuracy with its interval, in per cent; a dash where nothing was asked."""
-    if cell is None:
-        return "–"
-    low, high = cell["95ci"]
-    return f"{percent(cell['accuracy'])} ({percent(low)}–{percent(high)})"
-
-
-def name(kind: str) -> str:
-    """motion blur for motion_blur."""
-    return kind.replace("_", " ")
-
-
 def markdown(results: dict[str, Any]) -> str:
-    """The tables of a run: what needs the picture, what image and text noise cost, and what comes back."""
+    """The tables of a run: what needs the picture, what image and text noise cost, what comes back, how sure it is."""
     parts = [controls(results), headline(results)]
     for of in ("image", "text"):
         if any(c["of"] == of for c in results["conditions"]):
             parts.append(noise_table(results, of, PICTURE))
             parts.append(noise_table(results, of, OTHERS))
+    parts.append(sureness_tables(results))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def headline(results: dict[str, Any]) -> str:
-    """The share of the loss that each arm gives back, and what IMC does to clean cases."""
+    """The share of the loss that each arm gives back, and what IMC does to clean cases; of the plain model alone what
+    it loses."""
+    if "imc" not in results["conditions"][0]["arms"]:
+        return losses(results)
     lines = [
         "| arm | conditions with a significant loss | share of the loss recovered, % | mean of conditions, % |",
         "|---|---|---|---|",
@@ -86,6 +74,21 @@ def headline(results: dict[str, Any]) -> str:
     )
 
 
+def losses(results: dict[str, Any]) -> str:
+    """What noise costs the plain model, where that is significant."""
+    clean = results["conditions"][0]["arms"]["plain"]
+    said = []
+    for scope, what in ((PICTURE, "questions that need the picture"), (OTHERS, "the others")):
+        if scope in clean:
+            found = []
+            for row in results["conditions"][1:]:
+                cell = row["arms"]["plain"].get(scope)
+                if cell is not None and cell["loss_95ci"][0] > 0:
+                    found.append(f"{name(row['noise'])} {row['severity']} {percent(cell['loss'])} points")
+            said.append(f"{what} {accuracy(clean[scope])}, significant losses: {', '.join(found) or 'none'}")
+    return f"The plain model alone. Clean cases: {'; '.join(said)}."
+
+
 def controls(results: dict[str, Any]) -> str:
     """Clean accuracy beside the controls, and which groups need the picture."""
     lines = [
@@ -93,7 +96,7 @@ def controls(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for group, row in results["groups"].items():
-        cells = [accuracy(row[control]) for control in ("clean", "blank", "shuffled", "text_only")]
+        cells = [accuracy(row.get(control)) for control in ("clean", "blank", "shuffled", "text_only")]
         lines.append(f"| {group} | {row['n']} | {' | '.join(cells)} | {'yes' if row['needs_picture'] else 'no'} |")
     return "\n".join(lines)
 
@@ -105,22 +108,24 @@ def noise_table(results: dict[str, Any], of: str, scope: str) -> str:
         return ""
     arms = [a for a in ARMS[of] if any(scope in c["arms"].get(a, {}) for c in conditions)]
     what = "Questions that need the picture" if scope == PICTURE else "The other questions"
+    fewer = f", {FEWER} an arm that was asked template and cell questions only" if len(arms) > 1 else ""
+    back = ". The last column is the share of the loss that IMC recovers" if "imc" in arms else ""
+    head = [*(LABELS[a] for a in arms), *(["recovered, %"] if back else [])]
     lines = [
-        f"{what}, {of} noise: accuracy in % (95 % interval); * marks a significant loss, {FEWER} an arm that was asked "
-        "template and cell questions only. The last column is the share of the loss that IMC recovers.",
+        f"{what}, {of} noise: accuracy in % (95 % interval); * marks a significant loss{fewer}{back}.",
         "",
-        f"| noise | severity | n | {' | '.join(LABELS[a] for a in arms)} | recovered, % |",
-        "|---|---|---|" + "---|" * (len(arms) + 1),
+        f"| noise | severity | n | {' | '.join(head)} |",
+        "|---|---|---|" + "---|" * len(head),
     ]
     for row in conditions:
         plain = row["arms"]["plain"][scope]
-        star = "*" if plain["loss_95ci"][0] > 0 else ""
         found = [row["arms"].get(a, {}).get(scope) for a in arms]
         cells = [accuracy(c) + (FEWER if c and c["n"] < plain["n"] else "") for c in found]
-        cells[0] += star
-        back = row["arms"]["imc"][scope].get("recovered")
-        shown = "–" if back is None else percent(back)
-        lines.append(f"| {name(row['noise'])} | {row['severity']} | {plain['n']} | {' | '.join(cells)} | {shown} |")
+        cells[0] += "*" if plain["loss_95ci"][0] > 0 else ""
+        if back:
+            share = row["arms"]["imc"][scope].get("recovered")
+            cells.append("–" if share is None else percent(share))
+        lines.append(f"| {name(row['noise'])} | {row['severity']} | {plain['n']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -142,19 +147,20 @@ def load_results(path: Path) -> dict[str, Any]:
 
 
 def compare(first: dict[str, Any], second: dict[str, Any], scope: str = PICTURE) -> str:
-    """Two runs beside each other as Markdown: the accuracy of plain and IMC in the conditions that both hold.
+    """Two runs beside each other as Markdown: the accuracy of plain and IMC in the conditions that both hold; of plain
+    alone where one of them has no other arm.
 
     A difference is marked where the two intervals do not overlap; the questions need not be the same.
     """
     rows = {(c["noise"], c["severity"]): c["arms"] for c in second["conditions"]}
-    lines = [
-        "| noise | severity | plain, A | plain, B | difference | IMC, A | IMC, B | difference |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    alone = any(r["conditions"] and "imc" not in r["conditions"][0]["arms"] for r in (first, second))
+    compared = ("plain",) if alone else ("plain", "imc")
+    head = " | ".join(f"{LABELS[arm]}, A | {LABELS[arm]}, B | difference" for arm in compared)
+    lines = [f"| noise | severity | {head} |", "|---|---|" + "---|---|---|" * len(compared)]
     for condition in first["conditions"]:
         other = rows.get((condition["noise"], condition["severity"]), {})
         cells = []
-        for arm in ("plain", "imc"):
+        for arm in compared:
             pair = [arms.get(arm, {}).get(scope) for arms in (condition["arms"], other)]
             if None in pair:
                 break

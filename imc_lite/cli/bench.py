@@ -18,6 +18,16 @@ from imc_lite.errors import ImcError
 @click.option("--limit", type=click.IntRange(1), help="At most so many pictures of each source.")
 @click.option("--questions", type=click.IntRange(1), default=4, show_default=True, help="Own questions of a picture.")
 @click.option("--quick", is_flag=True, help="32 packaged pictures at severity 4: a few minutes.")
+@click.option(
+    "--arms",
+    type=click.Choice(["all", "plain"]),
+    default="all",
+    show_default=True,
+    help="plain: the model as it is, which needs no prototypes.",
+)
+@click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
+@click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
+@click.option("--timeout", type=click.FloatRange(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
@@ -32,6 +42,10 @@ def bench(
     limit: int | None,
     questions: int,
     quick: bool,
+    arms: str,
+    upstream: str | None,
+    upstream_model: str | None,
+    timeout: float | None,
     seed: int,
     output: Path | None,
     prototypes: Path | None,
@@ -41,6 +55,8 @@ def bench(
 
     \b
     imc-lite bench --quick -o bench/
+    imc-lite bench -m org/model --arms plain -o bench/
+    imc-lite bench --quick --upstream http://127.0.0.1:11434/v1 --upstream-model medgemma -o bench/
     imc-lite bench --data VQA_RAD/ --noise gaussian --severity 4 -o bench/
     imc-lite bench compare before/ after/
     """
@@ -48,6 +64,8 @@ def bench(
         return
     if output is None:
         raise click.UsageError("name the folder to write with -o.")
+    if upstream is None and (upstream_model is not None or timeout is not None):
+        raise click.UsageError("--upstream-model and --timeout go with --upstream.")
     if quick and data:
         raise click.UsageError("--quick takes the packaged pictures; leave --data out.")
     from imc_lite.bench.benchmark import quick_cases, run_benchmark
@@ -66,14 +84,22 @@ def bench(
         limit=limit,
         questions=questions,
         seed=seed,
+        plain=arms == "plain",
     )
     cases = quick_cases() if quick else [c for folder in data for c in load_folder(folder)] or load_edition()
     make_plan(cases, options)  # refuse what cannot be run before a model is fetched or loaded
-    imc = choice.open(prototypes=prototypes)
-    if imc.prototypes is None:
+    imc = choice.open(
+        pdc=not options.plain,
+        sms=not options.plain,
+        prototypes=prototypes,
+        upstream=upstream,
+        upstream_model=upstream_model,
+        upstream_timeout=timeout,
+    )
+    if imc.prototypes is None and not options.plain:
         raise ImcError(
             f"{choice.model} was opened without noise prototypes, and there is nothing to compare; build them: "
-            "imc-lite prototypes build, then give --prototypes"
+            "imc-lite prototypes build, then give --prototypes; or measure the plain model: --arms plain"
         )
     results = run_benchmark(imc, cases, options, output)
     click.echo(headline(results))
