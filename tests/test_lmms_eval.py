@@ -121,3 +121,27 @@ def test_what_it_cannot_look_at_is_one_line(model, doc):
 def test_several_rounds_are_not_supported(model):
     with pytest.raises(ImcError, match="one question at a time"):
         model.generate_until_multi_round([])
+
+
+def test_the_benchmarks_conditions_are_tasks(default_bundle, tmp_path):
+    """Its own evaluator reads what `imc-lite bench tasks` writes, and counts what the benchmark counts."""
+    from imc_lite.bench.benchmark import quick_cases
+    from imc_lite.bench.judging import RIGHT, WRONG, mark
+    from imc_lite.bench.plan import Options, make_plan
+    from imc_lite.bench.tasks import write_tasks
+
+    plan = make_plan(quick_cases()[::11], Options(noises=("impulse", "typo"), severities=(4,)))
+    names = write_tasks(plan, tmp_path / "tasks")
+    manager = TaskManager(include_path=str(tmp_path / "tasks"), model_name="imc_lite")
+    found = simple_evaluate(
+        model="imc_lite", model_args=f"model={default_bundle}", tasks=["imc_noise"], task_manager=manager,
+        batch_size=1, bootstrap_iters=0,
+    )  # fmt: skip
+    assert set(names) <= set(found["results"])
+    imc = IMC.from_pretrained(default_bundle)
+    for name in names:
+        rows = [json.loads(line) for line in (tmp_path / "tasks" / f"{name}.jsonl").read_text().splitlines()]
+        marks = [mark(imc.answer(r["image"], r["question"]).answer, r["answer"]) for r in rows]
+        result = found["results"][name]
+        assert result["right,none"] == pytest.approx(np.mean([m != WRONG for m in marks]))
+        assert result["exact,none"] == pytest.approx(np.mean([m == RIGHT for m in marks]))

@@ -119,3 +119,35 @@ def compare(first: Path, second: Path) -> None:
     from imc_lite.bench.tables import load_results
 
     click.echo(table(load_results(first), load_results(second)), nl=False)
+
+
+@bench.command()
+@click.option("--data", type=click.Path(path_type=Path), multiple=True, help="Folder of a data set; may be repeated.")
+@click.option("--noise", "noises", multiple=True, help="gaussian, …, typo, …; may be repeated [all eleven].")
+@click.option("--severity", "severities", type=int, multiple=True, help="1-5; may be repeated [2 and 4].")
+@click.option("--limit", type=click.IntRange(1), help="At most so many pictures of each source.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+def tasks(
+    data: tuple[Path, ...],
+    noises: tuple[str, ...],
+    severities: tuple[int, ...],
+    limit: int | None,
+    seed: int,
+    output: Path,
+) -> None:
+    """Write the benchmark's conditions as tasks of lmms-eval, for any model that it knows; their names on stdout.
+
+    \b
+    imc-lite bench tasks --noise gaussian --severity 4 -o tasks/
+    python -m lmms_eval --include_path tasks/ --tasks imc_noise --model MODEL
+    """
+    from imc_lite.bench.data import load_edition, load_folder
+    from imc_lite.bench.plan import KINDS, Options, make_plan
+    from imc_lite.bench.tasks import write_tasks
+
+    chosen = tuple(sorted(set(severities))) or (2, 4)
+    options = Options(noises=noises or KINDS, severities=chosen, limit=limit, seed=seed)
+    cases = [c for folder in data for c in load_folder(folder)] or load_edition()
+    for name in write_tasks(make_plan(cases, options), output):
+        click.echo(name)
