@@ -128,7 +128,7 @@ class IMC:
         noise = (prototypes or opened.prototypes_file()) if pdc else None
         known = None if noise is None else load_prototypes(noise, opened.identity)
         fitted = confidence or getattr(opened, "confidence_file", lambda: None)()
-        sure = None if fitted is None else load_confidence(fitted, opened.identity, opened.version)
+        sure = None if fitted is None or asked is not None else load_confidence(fitted, opened.identity, opened.version)
         return cls(opened, known, sms=sms, upstream=asked, confidence=sure)
 
     def repair(self, question: str, *, deadline: Deadline = NEVER) -> QuestionReport:

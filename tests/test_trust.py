@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -301,11 +303,21 @@ def test_calibrating_a_model_of_ones_own(default_bundle, tmp_path):
         for question in (MODALITY, STRANGER)
     ]
     (tmp_path / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = tmp_path / "c.safetensors"
-    done = run("calibrate", "-m", str(default_bundle), "--cases", str(tmp_path / "cases.jsonl"), "-o", str(out))
+    # A bundle whose own confidence cannot be read: what is said about that has to help.
+    bundle, out, image = tmp_path / "bundle", tmp_path / "c.safetensors", images[0]
+    shutil.copytree(default_bundle, bundle)
+    (bundle / "confidence.safetensors").write_bytes(b"of another version")
+    manifest = json.loads((default_bundle / "manifest.json").read_text())
+    data = (bundle / "confidence.safetensors").read_bytes()
+    manifest["files"]["confidence.safetensors"] = {"size": len(data), "sha256": sha256(data).hexdigest()}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    unread = run("answer", "-m", str(bundle), image, MODALITY)
+    assert unread.returncode == 2 and b"holds no readable confidence; fit it: imc-lite calibrate" in unread.stderr
+    elsewhere = run("answer", "-m", str(bundle), image, MODALITY, "--upstream", "http://127.0.0.1:9/v1")
+    assert b"confidence" not in elsewhere.stderr, "an upstream's answers are not read by it"
+    done = run("calibrate", "-m", str(bundle), "--cases", str(tmp_path / "cases.jsonl"), "-o", str(out))
     assert done.returncode == 0, done.stderr
-    image = images[0]
-    ask = ("answer", "-m", str(default_bundle), "--confidence", str(out), image, MODALITY)
+    ask = ("answer", "-m", str(bundle), "--confidence", str(out), image, MODALITY)
     row = json.loads(run(*ask, "--json").stdout)
     assert 0 <= row["confidence"] <= 1 and row["selective"]["answered"] and row["rewording"] is None
     refused = run(*ask, "--check-wording")

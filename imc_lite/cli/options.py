@@ -78,15 +78,16 @@ class ModelChoice:
         self._use_threads(imc.model)
         return imc
 
-    def open_encoder(self) -> MLLM:
-        """The model alone, to encode several pictures side by side, one thread each.
+    def open_alone(self, threads: int | None = None) -> MLLM:
+        """The model without what belongs to it, with so many threads, or those that were asked for.
 
         Raises:
             ImcError: it cannot be opened.
         """
         from imc_lite.models.open import open_mllm
 
-        model = open_mllm(self.model, device=self.device, quant=self.quant, threads=1, offline=self.offline)
+        count = self.threads if threads is None else threads
+        model = open_mllm(self.model, device=self.device, quant=self.quant, threads=count, offline=self.offline)
         self._use_threads(model)
         return model
 
