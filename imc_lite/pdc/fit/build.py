@@ -6,7 +6,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -73,26 +73,71 @@ def build_prototypes(
     rng = np.random.default_rng(seed)
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
     # Tokens of every picture under every condition are more than memory should hold.
-    with tempfile.TemporaryFile() as scratch, ThreadPoolExecutor(workers) as pool:
-        jobs = pool.map(lambda i: observe(model, chosen[i], seed + i, window), range(len(chosen)))
-        table, biased, tokens = [], [], None
-        for i, seen in enumerate(tqdm(jobs, total=len(chosen), unit="picture", disable=None)):
+    with tempfile.TemporaryFile() as scratch:
+        seen = observe_all(model, chosen, seed, workers, window, scratch)
+        return fit_prototypes(model, seen, seed, rng, window)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What the encoder makes of P pictures under every condition; rows are pictures.
+
+    Attributes:
+        features: float64 [P, 52, F].
+        biased: float64 [P, C, F].
+        tokens: float16 [P, V, N, D]. See `Observed`.
+    """
+
+    features: np.ndarray
+    biased: np.ndarray
+    tokens: np.ndarray
+
+
+def observe_all(
+    model: MLLM, images: list[Path], seed: int, workers: int, window: str | None, scratch: IO[bytes]
+) -> Observations:
+    """Encode all pictures and their noisy copies; the tokens go into the file `scratch`.
+
+    Raises:
+        ImcError: as `build_prototypes`.
+    """
+    table, biased, tokens = [], [], None
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = pool.map(lambda i: observe(model, images[i], seed + i, window), range(len(images)))
+        for i, seen in enumerate(tqdm(jobs, total=len(images), unit="picture", disable=None)):
             if tokens is None:
-                tokens = np.memmap(scratch, np.float16, "w+", shape=(len(chosen), *seen.tokens.shape))
+                tokens = np.memmap(scratch, np.float16, "w+", shape=(len(images), *seen.tokens.shape))
             table.append(seen.features)
             biased.append(seen.biased)
             tokens[i] = seen.tokens
-        assert tokens is not None, "there are pictures"
-        default = model.statistics == QUADRANTS
-        # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
-        matcher = fit_matcher(np.stack(table), rng, model.statistics, CLUSTERS if default else 1)
-        if default:
-            clean = np.stack([features_of[0] for features_of in table])
-            matcher = replace(matcher, bias_field=fit_bias_field(clean, np.stack(biased), seed))
-        rank, ridge = (DEFAULT_RANK, DEFAULT_RIDGE) if default else (SHARED_RANK, RIDGE)
-        remedies, maps = fit_remedies(tokens, draw_folds(len(chosen), rng), rank, ridge)
+    assert tokens is not None, "there are pictures"
+    return Observations(np.stack(table), np.stack(biased), tokens)
+
+
+def fit_prototypes(
+    model: MLLM, seen: Observations, seed: int, rng: np.random.Generator, window: str | None = None
+) -> Prototypes:
+    """Matcher, bias-field classifier and remedies, fitted to what `model` made of clean pictures and noisy copies.
+
+    Args:
+        model: whose prototypes they are.
+        seen: by it.
+        seed: of the noise, and of the bias-field classifier.
+        rng: draws folds and clusters.
+        window: that pictures were shown with.
+
+    Raises:
+        ImcError: the encoder's statistics are the same for all pictures.
+    """
+    default = model.statistics == QUADRANTS
+    # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
+    matcher = fit_matcher(seen.features, rng, model.statistics, CLUSTERS if default else 1)
+    if default:
+        matcher = replace(matcher, bias_field=fit_bias_field(seen.features[:, 0], seen.biased, seed))
+    rank, ridge = (DEFAULT_RANK, DEFAULT_RIDGE) if default else (SHARED_RANK, RIDGE)
+    remedies, maps = fit_remedies(seen.tokens, draw_folds(len(seen.tokens), rng), rank, ridge)
     facts = {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
-    facts |= {"images": len(chosen), "model": model.id, "dtype": "float32"}
+    facts |= {"images": len(seen.tokens), "model": model.id, "dtype": "float32"}
     if window is not None:
         facts["window"] = canonical(window)
     return Prototypes(matcher, remedies, maps, facts)
