@@ -91,6 +91,33 @@ def test_an_upstream_that_fails_ends_the_run_and_the_same_command_goes_on(defaul
     assert run_benchmark(imc, quick_cases()[::11], OPTIONS, tmp_path)["model"]["id"] == "medgemma:4b"
 
 
+def test_what_an_upstream_does_not_answer_is_wrong_and_counted(default_model, prototypes, standin, tmp_path):
+    """One that cannot answer a question can answer the next; one that answers none is no model to measure."""
+    imc = IMC(default_model, prototypes, upstream=Upstream(standin.url))
+    options, refused = Options(noises=("typo",), severities=(4,), questions=2), []
+
+    def third(handler: Handler) -> None:
+        refused.append(len(refused) % 3 == 2)
+        if refused[-1]:
+            handler.whole(500, b'{"error": {"message": "out of memory"}}')
+        else:
+            saying("The picture is an x-ray, yes.")(handler)
+
+    standin.answer = third
+    results = run_benchmark(imc, quick_cases()[::11], options, tmp_path / "some")
+    counted = {c["noise"]: c["unanswered"] for c in results["conditions"]}
+    assert set(counted) == {"clean", "typo"} and 0 < sum(counted.values()) <= sum(refused)
+    standin.answer = saying("The picture is an x-ray, yes.")
+    whole = run_benchmark(imc, quick_cases()[::11], options, tmp_path / "all")
+    assert all("unanswered" not in c for c in whole["conditions"])
+    cells = [r["conditions"][0]["arms"]["plain"].values() for r in (results, whole)]
+    right = [sum(cell["accuracy"] for cell in some) for some in cells]
+    assert 0 < right[0] < right[1]
+    standin.answer = lambda handler: handler.whole(500, b'{"error": {"message": "no pictures"}}')
+    with pytest.raises(UpstreamError, match="no pictures"):
+        run_benchmark(imc, quick_cases()[::11], options, tmp_path / "none")
+
+
 @pytest.mark.slow
 def test_our_own_server_without_imc_answers_as_the_plain_model_does(default_bundle, tmp_path):
     imc = IMC.from_pretrained(default_bundle)

@@ -23,6 +23,7 @@ from imc_lite.pdc.treat import restore_picture
 from imc_lite.results import ImageReport
 from imc_lite.upstream.chat import UNKNOWN, Chat
 from imc_lite.upstream.client import Upstream
+from imc_lite.upstream.errors import UpstreamError, UpstreamUnavailable
 
 CONTROLS = ("blank", "shuffled")  # many servers refuse a question without a picture
 
@@ -50,12 +51,20 @@ class UpstreamJudge(Judge):
         super().__init__(model, prototypes, plan, step)
         self._chat, self.name = Chat(upstream), upstream.model or UNKNOWN
         self._said: dict[tuple[str, str], Generation] = {}  # about one picture
+        # Of one part. What is not answered counts as wrong.
+        self._answered, self._refused = 0, list[UpstreamError]()
 
     def clean(self) -> Part:
-        """The clean pictures as their files are, and clean questions."""
+        """The clean pictures as their files are, and clean questions.
+
+        Raises:
+            UpstreamError: the upstream answers none of them.
+        """
         texts = {q: question.text for q, question in enumerate(self.plan.questions)}
         repaired = {q: text for q, text in self._repaired(texts).items() if text != texts[q]}
         part = self._judge_each(self.mine, self._clean_views(), {}, repaired)
+        if not self._answered:
+            raise self._refused[-1]
         return {**part, "repaired": repaired, "answered": {"id": self.name, "version": UNKNOWN}}
 
     def control(self, name: str) -> Part:
@@ -101,6 +110,7 @@ class UpstreamJudge(Judge):
         arms = self._arms(PLAIN) if self.plan.options.plain else self._arms(PLAIN, "pdc", "sms", IMC)
         kept: dict[str, Columns] = {arm: {name: [] for name in COLUMNS} for arm in (PLAIN, IMC) if arm in arms}
         identical, verdicts = 0, []
+        self._answered, self._refused = 0, []
         for i, (plain, treated, report) in enumerate(views):
             for q in asked[i]:
                 text = damaged.get(q, self.plan.questions[q].text)
@@ -118,7 +128,8 @@ class UpstreamJudge(Judge):
             if report.noise is not None:
                 verdicts.append([report.noise.kind, report.noise.severity])
             self.step(i + 1, len(asked))
-        return {**self._done(arms), "verdicts": verdicts, "identical": identical, "sureness": kept}
+        found = {"verdicts": verdicts, "identical": identical, "sureness": kept, "unanswered": len(self._refused)}
+        return {**self._done(arms), **found}
 
     def _repaired(self, texts: dict[int, str]) -> dict[int, str]:
         """Questions as they are asked after repair; none of a plain run."""
@@ -139,7 +150,14 @@ class UpstreamJudge(Judge):
 
     def _marked(self, question: int, url: str, words: str) -> str:
         if (url, words) not in self._said:
-            self._said[url, words], self.name = self._chat.ask(words, url, WRITTEN)
+            try:
+                self._said[url, words], self.name = self._chat.ask(words, url, WRITTEN)
+                self._answered += 1
+            except UpstreamUnavailable:
+                raise
+            except UpstreamError as error:
+                self._said[url, words] = Generation("", ())
+                self._refused.append(error)
         return mark(self._said[url, words].text, self.plan.questions[question].answer)
 
     def _file(self, picture: int) -> str:

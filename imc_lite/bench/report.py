@@ -149,6 +149,8 @@ class Report:
         if self.parts[part].get("verdicts") and kind in ("clean", *IMAGE_KINDS, *FURTHER_KINDS):
             verdicts = self.parts[part]["verdicts"]
             row["named"] = round(float(np.mean([v == kind for v, _ in verdicts])), 4)
+        if self.parts[part].get("unanswered"):
+            row["unanswered"] = self.parts[part]["unanswered"]
         row["arms"] = {}
         for arm in self.parts[part]["hits"]:
             cells = {scope: self._cell(part, arm, mask) for scope, mask in self.scopes.items()}
