@@ -14,6 +14,7 @@ from imc_lite.errors import ImcError
 from imc_lite.images.load import LoadedImage, Source, load_shown
 from imc_lite.models.base import MLLM, Perception, optional_arguments, versions
 from imc_lite.models.deadline import NEVER, Deadline
+from imc_lite.models.remembered import Remembered
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 from imc_lite.pdc.recent import RecentPictures
 from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_picture, treat_picture
@@ -63,6 +64,7 @@ class IMC:
         self.confidence = confidence
         self.model, self.prototypes, self.sms, self.upstream = model, prototypes, sms, upstream
         self._recent: RecentPictures[Treated] = RecentPictures()
+        self._repaired: Remembered[str, QuestionReport] = Remembered()
         self._elsewhere = None
         if upstream is not None:
             from imc_lite.upstream.answering import UpstreamAnswers
@@ -132,7 +134,7 @@ class IMC:
         return cls(opened, known, sms=sms, upstream=asked, confidence=sure)
 
     def repair(self, question: str, *, deadline: Deadline = NEVER) -> QuestionReport:
-        """The question with its damage repaired where that is safe, and every edit.
+        """The question with its damage repaired where that is safe, and every edit; the last questions are remembered.
 
         Raises:
             ImcError: the question cannot be used.
@@ -140,7 +142,8 @@ class IMC:
         """
         from imc_lite.sms.agents import repair
 
-        return repair(self.model, check_question(question), rewrites=self.model.rewrites, deadline=deadline)
+        asked, rewrites = check_question(question), self.model.rewrites
+        return self._repaired.get(asked, lambda: repair(self.model, asked, rewrites=rewrites, deadline=deadline))
 
     def inspect(
         self, image: Source | LoadedImage, *, window: str | None = None, frame: int | None = None
@@ -152,9 +155,8 @@ class IMC:
         Raises:
             ImcError: the image cannot be used, the model has no prototypes, or they were built with another window.
         """
-        prototypes = self.noise_prototypes()
-        loaded = self.load(image, window, frame)
-        return replace(inspect(self.model, prototypes, loaded.pixels), path=_path(image))
+        found = inspect(self.model, self.noise_prototypes(), self.load(image, window, frame).pixels)
+        return replace(found, path=_path(image))
 
     def noise_prototypes(self) -> Prototypes:
         """The prototypes that noise is read from.
@@ -188,8 +190,7 @@ class IMC:
         Raises:
             ImcError: as `inspect`.
         """
-        prototypes = self.noise_prototypes()
-        return restore_picture(self.model, prototypes, self.load(image, window, frame).pixels)
+        return restore_picture(self.model, self.noise_prototypes(), self.load(image, window, frame).pixels)
 
     def answer(
         self,
@@ -210,7 +211,7 @@ class IMC:
         """Answer one question about one picture, greedily: the same input gives the same answer.
 
         The last pictures stay encoded in memory, known by their pixels: the next question about one of them spares the
-        encoder, and its `timings_ms` have 0 for `perceive` and `calibrate`.
+        encoder, and its `timings_ms` have 0 for `perceive` and `calibrate`. So do the repairs of the last questions.
 
         Args:
             image: what `imc_lite.images.load.load_image` takes, or what `load_shown` gives.

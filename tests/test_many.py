@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from imc_lite import IMC, ImcError, load_image
+from imc_lite import IMC, Deadline, DeadlineError, ImcError, load_image
 from imc_lite.batch.rows import Plan, case_from_json, case_to_json, read_case, run_of
 from imc_lite.batch.run import in_process, run_batch
 from imc_lite.cli.main import cli
+from imc_lite.models.remembered import Remembered
 from imc_lite.noise.image import apply_to_image
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.recent import MOST_BYTES, MOST_PICTURES, RecentPictures
@@ -43,6 +44,27 @@ def test_a_picture_is_encoded_once_and_its_answers_are_the_same(default_model, c
     changed[0, 0, 0] ^= 1
     for other in (changed, noisy.reshape(noisy.shape[1], noisy.shape[0], 3)):
         assert imc.answer(other, QUESTIONS[0], max_new_tokens=1).timings_ms["perceive"] > 0
+
+
+def test_a_question_is_repaired_once(default_model, monkeypatch):
+    imc, passes = new(default_model), []
+    run = default_model.decoder.run
+    monkeypatch.setattr(default_model.decoder, "run", lambda *args: passes.append(1) or run(*args))
+    with pytest.raises(DeadlineError):
+        imc.repair(QUESTIONS[1], deadline=Deadline(seconds=-1))
+    first = imc.repair(QUESTIONS[1])
+    assert first.repaired == "Is the heart enlarged?" and passes
+    asked = len(passes)
+    assert imc.repair(QUESTIONS[1]) is first and len(passes) == asked
+    assert imc.repair(QUESTIONS[1].lower()) is not first and len(passes) > asked, "it is known letter by letter"
+    assert new(default_model).repair(QUESTIONS[1]) == first
+
+
+def test_the_last_outcomes_are_remembered_in_bounds():
+    kept, found = Remembered(3), []
+    for key in (0, 1, 2, 0, 3, 0, 1):
+        assert kept.get(key, lambda key=key: found.append(key) or key) == key
+    assert found == [0, 1, 2, 3, 1] and len(kept) == 3, "the least recently used one goes"
 
 
 def test_the_last_pictures_are_kept_in_bounds():

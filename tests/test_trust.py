@@ -343,10 +343,11 @@ def test_what_comes_without_a_picture_is_asked_once(default_bundle, monkeypatch)
     assert len(passes) == 1 and model.text_only(MODALITY, "x-ray") is first and len(passes) == 1
     other = model.text_only(MODALITY, "mri")
     assert len(passes) == 2 and other.logprobs.sum() != first.logprobs.sum()
+    kept = model.__dict__["_text_only"]
     for i in range(MOST):
-        model.__dict__["_text_only"][MODALITY, str(i)] = first
+        kept.get((MODALITY, str(i)), lambda: first)
     model.text_only(MODALITY, "ct")
-    assert len(model.__dict__["_text_only"]) == MOST, "the oldest go"
+    assert len(kept) == MOST, "the oldest go"
 
 
 WORDINGS = {

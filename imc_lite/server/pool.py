@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from copy import copy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ class Pool:
         """Nothing is opened before `start`.
 
         Args:
-            open_model: called once for each worker.
+            open_model: called once, or once for each worker where the model has no `beside`.
             workers: jobs that run at once.
             queue: jobs that may wait besides.
         """
@@ -54,9 +55,9 @@ class Pool:
         Raises:
             ImcError: a model cannot be opened.
         """
-        opened = []
+        opened: list[IMC] = []
         for _ in range(self.workers):
-            imc = self._open_model()
+            imc = (opened and beside(opened[0])) or self._open_model()
             # Sessions are made when first needed; the first request should not pay for that.
             imc.answer(np.full((64, 64, 3), 127, np.uint8), "Is this clear?", max_new_tokens=1)
             opened.append(imc)
@@ -190,6 +191,19 @@ class Pool:
             # Frames of the traceback hold the picture.
             future.set_exception(failed.with_traceback(None))
         return mine
+
+
+def beside(imc: IMC) -> IMC | None:
+    """The same for another worker: weights are in memory once, and what one has encoded or repaired the other knows.
+
+    None where the model has no `beside` (`imc_lite.models.default.onnx.OrtMLLM.beside`).
+    """
+    another = getattr(imc.model, "beside", None)
+    if another is None:
+        return None
+    other = copy(imc)
+    other.model = another()
+    return other
 
 
 def awaitable(future: Future[T]) -> asyncio.Future[T]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -55,6 +56,14 @@ class OrtMLLM(BaseMLLM):
         self.config = self.bundle.json("config.json")
         self.rewrites = bool(self.config.get("rewrites", False))
         self._turn = threading.RLock()  # the decoder's cache holds one sequence
+
+    def beside(self) -> OrtMLLM:
+        """The same model for another thread, which need not take turns with this one: all but the decoder's cache is
+        shared, the weights above all."""
+        other = copy(self)
+        other.__dict__.pop("decoder", None)
+        other._turn = threading.RLock()
+        return other
 
     @cached_property
     def identity(self) -> dict[str, str]:

@@ -53,6 +53,10 @@ class ExportedMLLM(BaseMLLM):
         self.config = bundle.json("config.json")
         self.rewrites = bool(self.config.get("rewrites", False))
 
+    def beside(self) -> ExportedMLLM:
+        """The same model for another thread: itself, as no call changes it."""
+        return self
+
     def prototypes_file(self) -> Path | None:
         """The noise prototypes it was exported with, if any."""
         name = "prototypes.safetensors"
