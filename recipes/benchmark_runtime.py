@@ -1,104 +1,179 @@
-"""Speed of the bundle beside llama.cpp on the same base model, and the cost of one `imc-lite answer`.
+"""Speed of the decoder beside other runtimes on the same base weights, and what a command costs from start to exit.
 
-    pip install llama-cpp-python
-    python recipes/benchmark_runtime.py --bundle BUNDLE --lm WHEEL --image IMAGE -o recipes/results/runtime.json
+    pip install llama-cpp-python openvino-genai
+    python recipes/benchmark_runtime.py --bundle BUNDLE --lm WHEEL --weights imc_lite/assets/default.safetensors \\
+        --image tests/images/synpic28602.jpg -o recipes/results/runtime.json
 
-One thread each, in turns within one process: machines drift, so the ratio is taken round by round.
+One thread and two, all runtimes in turns within one process, with other tokens every round: machines drift, so a ratio
+is taken round by round. Agreement is with the same weights in float32, over questions of the packaged benchmark. What
+other kinds of processor gave stays in the file. A line for this commit goes into recipes/results/history.jsonl, and a
+figure that is a tenth worse than at the last other commit on the same kind of processor is named, with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import resource
-import statistics
-import subprocess
+import os
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import history
 import numpy as np
+import torch
+from committed import RESULTS
+from language_model import load_language_model
+from model import LORA_TARGETS
+from runtime_peers import LlamaCpp, OpenVino, Ours, Peer, copied, divergence, requantized
+from safetensors.torch import load_file
 
-from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.bench.data import load_edition
+from imc_lite.models.greedy import log_softmax
 
 PREFILL, DECODE = 200, 32
+WORDS = 1000, 40_000  # ids of ordinary tokens
+TEXTS, LONGEST = 120, 48  # questions that agreement is measured over, and their tokens
+SILENT = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+COMMANDS = {
+    "answer": ("answer", "IMAGE", "What modality is this?", "--model", "BUNDLE"),
+    "inspect": ("inspect", "IMAGE", "--model", "BUNDLE"),
+    "--version": ("--version",),
+}
 
 
-def ours(model: OrtMLLM) -> tuple[float, float]:
-    """Prefill and decode tokens a second."""
-    decoder, embeds = model.decoder, model.embed(list(range(1000, 1000 + PREFILL)))
-    decoder.begin(PREFILL + DECODE, pictured=True)
-    began = time.perf_counter()
-    logits = decoder.extend(embeds)
-    middle = time.perf_counter()
-    for _ in range(DECODE):
-        logits = decoder.extend(model.embed([int(logits[0].argmax())]))
-    return PREFILL / (middle - began), DECODE / (time.perf_counter() - middle)
-
-
-def theirs(llama) -> tuple[float, float]:
-    llama.reset()
-    began = time.perf_counter()
-    llama.eval(list(range(1000, 1000 + PREFILL)))
-    middle = time.perf_counter()
-    for _ in range(DECODE):
-        llama.eval([int(np.argmax(llama.scores[llama.n_tokens - 1]))])
-    return PREFILL / (middle - began), DECODE / (time.perf_counter() - middle)
-
-
-def command_cost(bundle: Path, image: Path, runs: int) -> dict[str, float]:
-    """Wall seconds (median) and peak memory of the whole `imc-lite answer` process."""
-    seconds = []
-    for _ in range(runs):
+def command_cost(command: tuple[str, ...], places: dict[str, str], rounds: int) -> dict[str, Any]:
+    """Seconds from start to exit and peak memory of a command, on one thread."""
+    line = [sys.executable, "-m", "imc_lite", *(places.get(word, word) for word in command)]
+    seconds, peak = [], 0
+    for _ in range(rounds + 1):
         began = time.perf_counter()
-        command = [sys.executable, "-m", "imc_lite", "answer", str(image), "What modality is this?"]
-        subprocess.run([*command, "--model", str(bundle)], check=True, capture_output=True)
+        process = os.posix_spawn(line[0], line, os.environ, file_actions=SILENT)
+        _, status, used = os.wait4(process, 0)
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"seconds_median": round(statistics.median(seconds), 2), "peak_mib": round(peak)}
+        assert status == 0, f"{command[0]} failed"
+        peak = max(peak, used.ru_maxrss)
+    return {"seconds": spread(seconds[1:]), "peak_mib": round(peak / 1024)}  # the first one fills the file cache
+
+
+def spread(values: list[float]) -> list[float]:
+    """The 5 %, 50 % and 95 % quantiles."""
+    return [round(float(v), 3) for v in np.quantile(values, (0.05, 0.5, 0.95))]
+
+
+def float32(wheel: Path, weights: Path, folder: Path, texts: list[list[int]]) -> dict[bool, list[np.ndarray]]:
+    """Log-probabilities float32 [T, vocabulary] after each token of the texts: of the base model as it is, and as it
+    has learnt questions."""
+    trained, found = load_file(weights), {}
+    model, _ = load_language_model(wheel, folder, torch.float32)
+    for taught in (False, True):
+        if taught:
+            for i, layer in enumerate(model.model.layers):
+                for short, path in LORA_TARGETS.items():
+                    a, b = (trained[f"text.layers.{i}.{short}.{m}"].float() for m in "ab")
+                    layer.get_submodule(path).weight.data += b @ a
+        with torch.no_grad():
+            found[taught] = [log_softmax(model(input_ids=torch.tensor([ids])).logits[0].numpy()) for ids in texts]
+    return found
+
+
+def agreement(peer: Peer, texts: list[list[int]], truth: list[np.ndarray]) -> dict[str, float]:
+    """Of the likeliest token after each text, and KL over all of their tokens where the runtime tells probabilities."""
+    said = [peer.after(ids) for ids in texts]
+    same = [token == int(rows[-1].argmax()) for (token, _), rows in zip(said, truth, strict=True)]
+    found = {"same_next_token": round(float(np.mean(same)), 4)}
+    rows = [row for _, row in said if row is not None]
+    return found | ({"kl": round(divergence(truth, rows), 5)} if rows else {})
+
+
+def questions(ours: Peer) -> list[list[int]]:
+    """Token ids of questions of the packaged benchmark."""
+    assert isinstance(ours, Ours)
+    asked = dict.fromkeys(q["question"] for case in load_edition() for q in case.questions)
+    return [ours.model.encode(text)[:LONGEST] for text in asked][:TEXTS]
+
+
+def paces(peers: list[Peer], rounds: int, seed: int) -> np.ndarray:
+    """Tokens a second, float64 [rounds, peers, 2], reading and writing."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(rounds + 1):
+        ids = [int(i) for i in rng.integers(*WORDS, PREFILL)]
+        order = rng.permutation(len(peers))
+        by_place = {int(place): peers[place].pace(ids, DECODE) for place in order}
+        found.append([by_place[place] for place in range(len(peers))])
+    return np.array(found[1:])
+
+
+def compared(peers: list[Peer], rounds: int, seed: int, memory: float) -> dict[str, dict[str, Any]]:
+    """Every peer by its name: tokens a second, and how many times its pace ours, the first one's, is."""
+    found = paces(peers, rounds, seed)
+    table: dict[str, dict[str, Any]] = {}
+    for place, peer in enumerate(peers):
+        row: dict[str, Any] = {"mib": round(peer.mib, 1)}
+        for i, what in enumerate(("prefill", "decode")):
+            row[f"{what}_tokens_s"] = spread(list(found[:, place, i]))
+            row[f"{what}_ours_times"] = spread(list(found[:, 0, i] / found[:, place, i]))
+        # A token cannot be written before all weights were read.
+        row["decode_share_of_memory"] = round(float(np.median(found[:, place, 1])) * peer.mib / memory, 3)
+        table[peer.name] = row
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("bundle", "lm", "image"):
+    for name in ("bundle", "lm", "weights", "image"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    report: dict = {"command": "python recipes/benchmark_runtime.py --bundle BUNDLE --lm WHEEL --image IMAGE"}
-    report["answer"] = command_cost(args.bundle, args.image, args.rounds)
-    from llama_cpp import Llama, __version__
-
+    places = {"IMAGE": str(args.image), "BUNDLE": str(args.bundle)}
+    commands = {name: command_cost(command, places, args.rounds) for name, command in COMMANDS.items()}
+    torch.set_num_threads(1)
+    memory = copied()
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(args.lm) as archive:
-        gguf = archive.extract(next(n for n in archive.namelist() if n.endswith(".gguf")), scratch)
-        llama = Llama(gguf, n_ctx=512, n_threads=1, n_threads_batch=1, verbose=False)
-        model = OrtMLLM(args.bundle, threads=1)
-        rounds = [(ours(model), theirs(llama)) for _ in range(args.rounds + 1)][1:]
-    for i, name in enumerate(("prefill", "decode")):
-        report[name] = {
-            "imc_lite_tokens_s": round(statistics.median(a[i] for a, _ in rounds), 1),
-            "llama_cpp_tokens_s": round(statistics.median(b[i] for _, b in rounds), 1),
-            "ratio_median": round(statistics.median(a[i] / b[i] for a, b in rounds), 3),
-            "ratio_min_max": [round(f(a[i] / b[i] for a, b in rounds), 3) for f in (min, max)],
-        }
-    import onnxruntime
+        folder = Path(scratch)
+        gguf = Path(archive.extract(next(n for n in archive.namelist() if n.endswith(".gguf")), folder))
+        q8 = requantized(gguf, folder / "q8_0.gguf")
 
-    report["machine"] = {"processor": _processor(), "threads": 1, "prefill_tokens": PREFILL, "decode_tokens": DECODE}
-    report["versions"] = {"onnxruntime": onnxruntime.__version__, "llama-cpp-python": __version__}
+        def opened(threads: int) -> list[Peer]:
+            llama = [LlamaCpp(gguf, "Q4_1", threads), LlamaCpp(q8, "Q8_0", threads)]
+            return [Ours(args.bundle, threads), *llama, OpenVino(gguf, threads)]
+
+        peers = opened(1)
+        texts = questions(peers[0])
+        truth = float32(args.lm, args.weights, folder, texts)
+        agreed = {peer.name: agreement(peer, texts, truth[peer.taught]) for peer in peers}
+        threads = {"1": compared(peers, args.rounds, args.seed, memory)}
+        threads["2"] = compared(opened(2), args.rounds, args.seed, memory)
+    found = {
+        "commit": history.commit(),
+        "prefill_tokens": PREFILL,
+        "decode_tokens": DECODE,
+        "rounds": args.rounds,
+        "commands": commands,
+        "threads": threads,
+        "memory_copy_mib_s": round(memory),
+        "agreement": {"texts": TEXTS, **agreed},
+    }
+    command = "python recipes/benchmark_runtime.py --bundle BUNDLE --lm WHEEL --weights WEIGHTS --image IMAGE"
+    committed = RESULTS / "runtime.json"
+    before = json.loads(committed.read_text())["processors"] if committed.exists() else {}
+    report = {"command": command, "processors": before | {history.processor(): found}}
     args.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+    seconds = {f"{name}, seconds": cost["seconds"][1] for name, cost in commands.items()}
+    times = {
+        f"{what}, threads {count}, times {peer}": row[f"{what}_ours_times"][1]
+        for count, table in threads.items()
+        for peer, row in [*table.items()][1:]
+        for what in ("prefill", "decode")
+    }
+    worse = history.append(RESULTS / "history.jsonl", "runtime", times, seconds)
+    print(json.dumps(found, indent=1))
+    sys.exit("\n".join(worse))
 
 
 if __name__ == "__main__":

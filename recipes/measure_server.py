@@ -2,7 +2,10 @@
 
     python recipes/measure_server.py --image tests/images/synpic28602.jpg -o recipes/results/server.json
 
-Starts its own servers on free ports of 127.0.0.1 and stops them. 200 requests at once; 2,000 in all for the memory.
+Starts its own servers on free ports of 127.0.0.1 and stops them. 16 clients that ask one question after the other, and
+200 requests at once: all about one picture, which is encoded once, and each about a picture of its own (the same one, a
+pixel changed). The questions are three, so they are repaired once; what each costs where picture and question are new
+is under `overhead`. 2,000 requests in all for the memory, most of them damaged questions that nobody asked before.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import argparse
 import asyncio
 import base64
 import http.client
+import io
 import json
 import os
 import platform
@@ -23,10 +27,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from imc_lite import IMC
+import numpy as np
+from PIL import Image
+
+from imc_lite import IMC, load_image
 
 QUESTIONS = ("What modality is this?", "What body part is shown?", "In what plane was this image taken?")
 DAMAGED = ("Is teh heart enlargd?", "What modlity is this?", "Is there a pneumothorax?", "Whcih organ is shown?")
+SINGLE = 12  # questions asked one after the other
 CHAT, REPAIR = "/v1/chat/completions", "/v1/repair"
 
 
@@ -67,21 +75,25 @@ def post(connection: http.client.HTTPConnection, path: str, body: dict) -> tuple
     return reply.status, json.loads(reply.read()), time.perf_counter() - began
 
 
-async def post_at_once(port: int, bodies: list[tuple[str, dict]]) -> list[tuple[int, dict, dict, float]]:
-    """All requests at the same time, a connection each: status, headers, reply, seconds."""
+async def post_at_once(
+    port: int, bodies: list[tuple[str, dict]], clients: int | None = None
+) -> list[tuple[int, dict, dict, float]]:
+    """All requests, at most `clients` of them at the same time, a connection each: status, headers, reply, seconds."""
+    turns = asyncio.Semaphore(clients or len(bodies))
 
     async def one(path: str, body: dict) -> tuple[int, dict, dict, float]:
-        began = time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-        data = json.dumps(body).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\n"
-        )
-        writer.write(head.encode() + b"Connection: close\r\n\r\n" + data)
-        await writer.drain()
-        raw = await reader.read()
-        writer.close()
+        async with turns:
+            began = time.perf_counter()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+            data = json.dumps(body).encode()
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(data)}\r\n"
+            )
+            writer.write(head.encode() + b"Connection: close\r\n\r\n" + data)
+            await writer.drain()
+            raw = await reader.read()
+            writer.close()
         top, _, rest = raw.partition(b"\r\n\r\n")
         lines = top.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:])
@@ -95,18 +107,27 @@ def chat(picture: str, question: str) -> dict:
     return {"model": "default", "messages": [{"role": "user", "content": parts}]}
 
 
-def overhead(server: Server, imc: IMC, data: bytes, picture: str, rounds: int) -> dict:
-    """Server and Python API by turns, so that other load on the machine meets both alike; and what of a request's
-    seconds its own report does not account for, which leaves the model's varying time out altogether."""
+def changed(pixels: np.ndarray, number: int) -> bytes:
+    """The picture with one pixel changed, as a PNG file: one that nobody has encoded."""
+    mine = pixels.copy()
+    mine[number // 200, number % 200] ^= 1
+    file = io.BytesIO()
+    Image.fromarray(mine).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def overhead(server: Server, imc: IMC, pixels: np.ndarray, rounds: int) -> dict:
+    """Server and Python API by turns, so that other load on the machine meets both alike, picture and question new to
+    both; and what of a request's seconds its own report does not account for, which leaves the model's varying time out
+    altogether."""
     connection = server.connect()
-    body = chat(picture, QUESTIONS[0])
     direct, served, beside = [], [], []
     for i in range(rounds + 3):
-        fresh = IMC(imc.model, imc.prototypes)  # one that has not encoded this picture already
+        data, question = changed(pixels, i), f"Is this picture number {i}?"
         began = time.perf_counter()
-        fresh.answer(data, QUESTIONS[0])
+        imc.answer(data, question)
         seconds = time.perf_counter() - began
-        _, reply, whole = post(connection, CHAT, body)
+        _, reply, whole = post(connection, CHAT, chat(data_uri(data), question))
         if i >= 3:
             direct.append(1000 * seconds)
             served.append(1000 * whole)
@@ -121,13 +142,17 @@ def overhead(server: Server, imc: IMC, data: bytes, picture: str, rounds: int) -
     }
 
 
-def load(server: Server, expected: dict[str, str], picture: str, count: int) -> dict:
-    """`count` questions at once; each answer is compared with the Python API's."""
+def load(server: Server, expected: dict[str, str], pictures: list[str], count: int, clients: int) -> dict:
+    """`count` questions, `clients` of them at a time, about the pictures in turn; each answer is compared with the
+    Python API's. A single one is asked about pictures that come last."""
     asked = [QUESTIONS[i % len(QUESTIONS)] for i in range(count)]
+    shown = [pictures[i % len(pictures)] for i in range(count)]
     connection = server.connect()
-    single = [post(connection, CHAT, chat(picture, q))[2] for q in QUESTIONS * 4]
+    last = [(pictures[-i % len(pictures)], QUESTIONS[i % len(QUESTIONS)]) for i in range(1, SINGLE + 1)]
+    single = [post(connection, CHAT, chat(picture, question))[2] for picture, question in last]
     began = time.perf_counter()
-    replies = asyncio.run(post_at_once(server.port, [(CHAT, chat(picture, q)) for q in asked]))
+    bodies = [(CHAT, chat(picture, question)) for picture, question in zip(shown, asked, strict=True)]
+    replies = asyncio.run(post_at_once(server.port, bodies, clients))
     seconds = time.perf_counter() - began
     right = [
         status == 200 and reply["choices"][0]["message"]["content"] == expected[question]
@@ -136,6 +161,7 @@ def load(server: Server, expected: dict[str, str], picture: str, count: int) -> 
     times = [s for _, _, _, s in replies]
     return {
         "requests": count,
+        "clients": clients,
         "statuses": dict(Counter(str(status) for status, _, _, _ in replies)),
         "lost": count - len(replies),
         "wrong": right.count(False),
@@ -148,7 +174,8 @@ def load(server: Server, expected: dict[str, str], picture: str, count: int) -> 
 
 
 def memory(server: Server, expected: dict[str, str], picture: str, count: int) -> dict:
-    """Resident memory after the first 100 and after `count` requests, a tenth of them with a picture."""
+    """Resident memory after the first 100 and after `count` requests, a tenth of them with a picture, the others with a
+    question that was not asked before."""
     connection = server.connect()
     wrong, track = 0, []
     for i in range(count):
@@ -158,8 +185,8 @@ def memory(server: Server, expected: dict[str, str], picture: str, count: int) -
             wrong += status != 200 or reply["choices"][0]["message"]["content"] != expected[question]
         else:
             question = DAMAGED[i % len(DAMAGED)]
-            status, reply, _ = post(connection, REPAIR, {"question": question})
-            wrong += status != 200 or reply["repaired"] != expected[question]
+            status, reply, _ = post(connection, REPAIR, {"question": f"{question} {i}"})
+            wrong += status != 200 or reply["repaired"] != f"{expected[question]} {i}"
         if i + 1 == 100 or (i + 1) % 500 == 0:
             track.append({"requests": i + 1, "mib": round(server.memory(), 1)})
     growth = track[-1]["mib"] / track[0]["mib"] - 1
@@ -212,15 +239,20 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     data = args.image.read_bytes()
-    picture = data_uri(data)
+    pixels, picture = load_image(args.image), data_uri(data)
     imc = IMC.from_pretrained()
     expected = {q: imc.answer(data, q).answer for q in QUESTIONS} | {q: imc.repair(q).repaired for q in DAMAGED}
     before = os.getloadavg()[0]
     one = Server()
-    cost = overhead(one, imc, data, picture, rounds=40)
+    cost = overhead(one, imc, pixels, rounds=40)
     one.stop()
     many = Server("--workers", str(args.workers), "--queue", str(args.concurrent), "--timeout", "600")
-    loaded = load(many, expected, picture, args.concurrent)
+    loads, used = {}, 1000
+    for clients in (16, args.concurrent):
+        loads[f"one picture, {clients} clients"] = load(many, expected, [picture], args.concurrent, clients)
+        own = [data_uri(changed(pixels, used + i)) for i in range(args.concurrent + SINGLE)]
+        loads[f"own pictures, {clients} clients"] = load(many, expected, own, args.concurrent, clients)
+        used += len(own)
     held = memory(many, expected, picture, args.requests)
     many.stop()
     report = {
@@ -228,7 +260,7 @@ def main() -> None:
         "machine": machine() | {"load_average_before_and_after": [round(before, 1), round(os.getloadavg()[0], 1)]},
         "workers": args.workers,
         "overhead": cost,
-        "at_once": loaded,
+        "loads": loads,
         "memory": held,
         "over_the_queue": over_the_queue(expected, picture, queue=8, count=50),
     }

@@ -41,9 +41,9 @@ MAKERS = (
         trust.promise,
         trust.sureness,
     ),
-    *(others.generality, others.generality_sets, others.generality_questions, others.unseen),
+    *(others.generality, others.generality_sets, others.generality_questions, others.unseen, others.left_out),
     *(robustness.repair, runtime.runtime, runtime.encoder, runtime.hf, runtime.portability, runtime.export),
-    *(runtime.server, runtime.archive, runtime.kernels),
+    *(runtime.server, runtime.proxy, runtime.archive, runtime.kernels),
     *(
         noises.image_noises,
         noises.further_image_noises,

@@ -72,6 +72,25 @@ def unseen() -> str:
     return "\n".join([*_table("noise", rows, "named, of so many pictures"), "", f"Made significantly worse: {worse}."])
 
 
+def left_out() -> str:
+    """With prototypes that do not know the kind of picture, beside those that know all kinds."""
+    found, known = read("left_out"), read("generality")
+    rows = [(f"{SETS[name]}, left out", row, "") for name, row in found["by_set"].items()]
+    both = [pair for name, row in zip(found["by_set"], rows, strict=True) for pair in (row, _known(name, known))]
+    both += [("all, each left out", found["all"], ""), ("all, known", known["all"], "")]
+    lines = _table("pictures", both)
+    kinds = [
+        f"{name}: {percent(row['touched'])} of noisy pictures are changed, {percent(row['touched_clean'])} of clean"
+        for name, row in found["kinds"].items()
+    ]
+    worse = [f"{name} under {noise}" for name, row in found["kinds"].items() for noise in row["significantly_worse"]]
+    return "\n".join([*lines, "", f"{'; '.join(kinds)}. Made significantly worse: {', '.join(worse) or 'none'}."])
+
+
+def _known(name: str, found: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    return f"{SETS[name]}, known", found["by_set"][name], ""
+
+
 def _table(what: str, rows: Iterable[tuple[str, dict[str, Any], str]], last: str = "") -> list[str]:
     heads = [what, "answers", "clean", "noisy", "with PDC", "gain, points (95 % interval)", "recovered"]
     heads += [last] if last else []

@@ -60,6 +60,8 @@ def figures() -> str:
     worse = (
         f"made significantly worse: {', '.join(found['worse'])}" if found["worse"] else "none is significantly worse"
     )
+    costs = [(name, found["commands"]["answer"]) for name, found in cost["processors"].items()]
+    spent = "; ".join(f"{of['seconds'][1]:.2f} s and {of['peak_mib']} MiB ({name})" for name, of in costs)
     lines = [
         f"Noise is named right in {percent(named['accuracy'])} of pictures, clean or with one of ten noises at "
         f"severities 2 to 5. Of noises that are in no bank, ghosting is called clean in "
@@ -72,8 +74,7 @@ def figures() -> str:
         f"patients, where these are known), and in brackets with another picture of the same set: {seen}.",
         f"Clinicians' own yes-or-no questions: {percent(closed['image'])}, open ones {percent(opened['image'])}: **do "
         "not rely on those answers** ([why](docs/measured.md#clean-pictures-and-questions)).",
-        f"Cost: {cost['answer']['seconds_median']} s and {cost['answer']['peak_mib']} MiB for one `imc-lite answer` "
-        f"from start to exit, on one thread of an {cost['machine']['processor']}.",
+        f"Cost of one `imc-lite answer` from start to exit, on one thread: {spent}.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

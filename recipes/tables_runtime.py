@@ -8,27 +8,60 @@ from committed import RESULTS, percent, read
 
 
 def runtime() -> str:
-    run, quantized = read("runtime"), read("quantization")
+    """Of every kind of processor: the decoder beside other runtimes, and commands from start to exit."""
+    quantized, lines = read("quantization"), []
 
     def agreement(where: str) -> str:
         row = quantized[where]
         return f"{percent(row['top1_agreement'])} of {row['positions']} next tokens (KL {row['kl_mean']:.4f})"
 
-    cost, machine = run["answer"], run["machine"]
-    lines = ["| measure | imc-lite | llama.cpp, same base model | ratio |", "|---|---|---|---|"]
-    for name in ("prefill", "decode"):
-        row = run[name]
-        lines.append(
-            f"| {name}, tokens/s | {row['imc_lite_tokens_s']} | {row['llama_cpp_tokens_s']} | {row['ratio_median']} |"
-        )
+    def cell(spread: list[float], digits: int) -> str:
+        low, middle, high = (f"{value:.{digits}f}" for value in spread)
+        return f"{middle} ({low}–{high})"
+
+    for processor, found in read("runtime")["processors"].items():
+        agreed = found["agreement"]
+        lines += [
+            f"{processor}, at commit {found['commit']}:",
+            "",
+            "| runtime, threads | weights, MiB | prefill, tokens/s | imc-lite's times that | decode, tokens/s | "
+            "imc-lite's times that | of memory's pace | same next token as float32 | KL |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for threads, table in found["threads"].items():
+            for name, row in table.items():
+                close = agreed[name]
+                cells = [f"{name}, {threads}", f"{row['mib']:.0f}"]
+                for what in ("prefill", "decode"):
+                    cells += [cell(row[f"{what}_tokens_s"], 0), cell(row[f"{what}_ours_times"], 2)]
+                cells += [percent(row["decode_share_of_memory"]), percent(close["same_next_token"])]
+                cells.append(f"{close['kl']:.4f}" if "kl" in close else "–")
+                lines.append(f"| {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"Prompts of {found['prefill_tokens']} tokens, {found['decode_tokens']} written; medians and the middle "
+            f"90 % of {found['rounds']} rounds in turns; agreement over {agreed['texts']} questions. One thread copies "
+            f"memory at {found['memory_copy_mib_s'] / 1024:.1f} GiB/s.",
+            "",
+            "| from start to exit, one thread | seconds | peak, MiB |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| `imc-lite {name}` | {cell(cost['seconds'], 2)} | {cost['peak_mib']} |"
+            for name, cost in found["commands"].items()
+        ]
+        lines.append("")
+    old = read("runtime_avx2")
     return "\n".join(
         [
             *lines,
+            f"On an {old['machine']['processor']} without VNNI, with an earlier version (runtime_avx2.json) and one "
+            f"thread: {old['decode']['ratio_median']} times llama.cpp's pace in decoding, "
+            f"{old['prefill']['ratio_median']} times in reading prompts; an answer takes "
+            f"{old['answer']['seconds_median']} s.",
             "",
-            f"One thread, {machine['processor']}. One `imc-lite answer` from start to exit: "
-            f"{cost['seconds_median']} s, {cost['peak_mib']} MiB at the peak. The 8-bit decoder agrees with float32 on "
-            f"{agreement('answer')} of the answers, and on {agreement('all')} when the words of the questions are "
-            "counted too.",
+            f"With pictures, the 8-bit decoder agrees with float32 on {agreement('answer')} of the answers, and on "
+            f"{agreement('all')} when the words of the questions are counted too.",
         ]
     )
 
@@ -103,16 +136,23 @@ def export() -> str:
 
 def server() -> str:
     found = read("server")
-    cost, loaded, memory, over = (found[k] for k in ("overhead", "at_once", "memory", "over_the_queue"))
+    cost, memory, over = (found[k] for k in ("overhead", "memory", "over_the_queue"))
     first, last = memory["track"][0], memory["track"][-1]
     served = f"{over['statuses'].get('200', 0)} answered, {over['statuses'].get('429', 0)} told 429"
     lines = [
-        f"| {found['workers']} workers, {found['machine']['cores']} cores | |",
+        f"| {found['workers']} workers, {found['machine']['cores']} cores "
+        "| a single one | a second | p50 | p95 | lost, wrong |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {of['requests']} questions, {name} | {of['single_s_median']:.2f} s | {of['requests_per_second']} | "
+        f"{of['p50_s']:.1f} s | {of['p95_s']:.1f} s | {of['lost']}, {of['wrong']} |"
+        for name, of in found["loads"].items()
+    ]
+    lines += [
+        "",
+        "| | |",
         "|---|---|",
-        f"| {loaded['requests']} questions at once | {loaded['lost']} lost, {loaded['wrong']} wrong |",
-        f"| their time, p50 / p95 | {loaded['p50_s']:.0f} s / {loaded['p95_s']:.0f} s |",
-        f"| a single question, median | {loaded['single_s_median']} s |",
-        f"| questions a second | {loaded['requests_per_second']} |",
         f"| memory after {first['requests']} requests and after {last['requests']:,} | "
         f"{first['mib']:.0f} MiB, {last['mib']:.0f} MiB ({percent(memory['growth'])} more); {memory['wrong']} wrong |",
         f"| {over['requests']} at once, one worker, `--queue {over['queue']}` | {served} |",
@@ -123,6 +163,18 @@ def server() -> str:
     before, after = found["machine"]["load_average_before_and_after"]
     shared = f"Load average of the machine {before} before and {after} after."
     return "\n".join([*lines, "", shared])
+
+
+def proxy() -> str:
+    """Calls of OpenAI's client through `--upstream`."""
+    lines = [
+        "| server | calls | the same | added, ms | before a stream's first chunk, ms | to all of a stream, ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, of in read("proxy")["servers"].items():
+        added = (of["added_ms_median"], of["added_before_the_first_chunk_ms_median"], of["added_to_a_stream_ms_median"])
+        lines.append(f"| {name} | {of['calls']} | {of['same']} | {' | '.join(f'{ms:.0f}' for ms in added)} |")
+    return "\n".join(lines)
 
 
 def archive() -> str:

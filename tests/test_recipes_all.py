@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import all as everything
+import history
 import inputs
 import steps
 from committed import RESULTS, ROOT
@@ -226,3 +227,26 @@ def test_the_commands_are_the_tables_with_their_results_kept_apart(tmp_path):
         f"{python} -m imc_lite bench -o /w/bench && cp /w/bench/results.json /w/bench/table.md recipes/results/bench/"
     )
     assert f" --lm {tmp_path}/lm.whl --weights imc_lite/assets/default.safetensors " in by_name["quantization"]
+
+
+def test_what_became_slower_is_named(tmp_path, monkeypatch):
+    """Within one kind of processor, a commit is held against the last other one."""
+    at = {"commit": "one", "processor": "a box"}
+    for name in at:
+        monkeypatch.setattr(history, name, lambda name=name: at[name])
+    file = tmp_path / "history.jsonl"
+
+    def added(pace: float, seconds: float) -> list[str]:
+        return history.append(file, "runtime", {"pace": pace, f"only {at['commit']}": 1}, {"answer": seconds})
+
+    assert added(10, 1.0) == added(5, 2.0) == [], "a commit is not held against itself"
+    assert added(10, 1.0) == [] and len(file.read_text().splitlines()) == 1, "the last run of it counts"
+    at["commit"] = "two"
+    assert added(9.5, 1.05) == []
+    assert added(8.9, 1.0) == ["pace: 10 at one, 8.9 now"]
+    assert added(20, 1.2) == ["answer: 1 at one, 1.2 now"]
+    assert history.append(file, "server", {"pace": 1}, {}) == [], "another measurement"
+    at["processor"] = "another box"
+    assert added(1, 9) == []
+    at |= {"commit": "three", "processor": "a box"}
+    assert added(18.1, 1.3) == [] and len(file.read_text().splitlines()) == 5
