@@ -81,7 +81,7 @@ class LlamaCpp:
             str(gguf), n_ctx=CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False, **more
         )
         self._llama, self._telling = self._make(), None
-        self.name = f"llama.cpp (llama-cpp-python {version('llama-cpp-python')}), {precision}"
+        self.name = f"llama.cpp ({version('llama-cpp-python')}), {precision}"
         self.mib = gguf.stat().st_size / 2**20
 
     def pace(self, ids: list[int], count: int) -> tuple[float, float]:
