@@ -253,6 +253,9 @@ def main() -> None:
         own = [data_uri(changed(pixels, used + i)) for i in range(args.concurrent + SINGLE)]
         loads[f"own pictures, {clients} clients"] = load(many, expected, own, args.concurrent, clients)
         used += len(own)
+    many.stop()
+    # Another one: what it holds after 200 pictures at once says more of these than of the models.
+    many = Server("--workers", str(args.workers))
     held = memory(many, expected, picture, args.requests)
     many.stop()
     report = {

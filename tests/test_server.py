@@ -124,6 +124,21 @@ def test_streaming_says_the_same(client, server, picture):
     assert raw.endswith("\n\ndata: [DONE]\n\n") and all(e.startswith("data: ") for e in raw.split("\n\n") if e)
 
 
+def test_the_next_request_about_a_picture_spares_its_encoder(client, picture):
+    """And the same question its repair; not where a request wants it looked at otherwise."""
+
+    def timings(**imc) -> dict:
+        question = "Is teh hart enlarged in this one?"
+        reply = client.chat.completions.create(
+            model="default", messages=ask(picture, question), extra_body={"imc": imc}
+        )
+        return reply.imc["timings_ms"]
+
+    first, second, plain = timings(), timings(), timings(pdc=False, sms=False)
+    assert second["perceive"] == second["calibrate"] == 0 < plain["perceive"]
+    assert second["repair"] < 5 < first["repair"] and plain["repair"] < 5
+
+
 def test_log_probabilities_are_openais(client, imc, chest, picture):
     options = {"model": "default", "messages": ask(picture, QUESTION), "logprobs": True}
     whole = client.chat.completions.create(**options, top_logprobs=3).choices[0]

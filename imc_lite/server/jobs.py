@@ -79,7 +79,10 @@ class Ask:
             DeadlineError: they are no longer wanted.
         """
         began = time.perf_counter()
-        view = IMC(imc.model, imc.prototypes if self.pdc else None, sms=self.sms and imc.sms, confidence=imc.confidence)
+        view = imc
+        if not (self.pdc and self.sms):  # what is encoded and repaired otherwise is nothing to remember
+            pdc = imc.prototypes if self.pdc else None
+            view = IMC(imc.model, pdc, sms=self.sms and imc.sms, confidence=imc.confidence)
         picture = view.load(self.picture.load())
         load = time.perf_counter() - began
         each = tuple(self._answer(view, picture, index, deadline) for index in range(len(self.questions)))
