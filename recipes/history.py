@@ -23,13 +23,20 @@ from imc_lite.files import write_atomically
 TOLERATED = 0.1  # share that a figure may be worse by
 
 
+def processor_name() -> str:
+    """Of the model."""
+    found = re.search(r"model name\s*: (.*)", _info())
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
 def processor() -> str:
     """Model name, whether it has VNNI, and how many cores there are: kinds that are kept apart."""
+    return f"{processor_name()}{' with VNNI' if 'vnni' in _info() else ''}, {os.cpu_count()} cores"
+
+
+def _info() -> str:
     file = Path("/proc/cpuinfo")
-    info = file.read_text() if file.exists() else ""
-    found = re.search(r"model name\s*: (.*)", info)
-    name = found[1].strip() if found else platform.processor() or platform.machine()
-    return f"{name}{' with VNNI' if 'vnni' in info else ''}, {os.cpu_count()} cores"
+    return file.read_text() if file.exists() else ""
 
 
 def commit() -> str:

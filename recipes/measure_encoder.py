@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from benchmark_runtime import _processor
+from history import processor_name
 from imc_lite.export.quantize import BITS, CALIBRATION, KEPT, named, quantize_encoder, quantize_graph, samples, split
 from model import ConvAffine, Encoder
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -191,7 +191,7 @@ def main() -> None:
         "encoders": rows,
         "answers": {"noises": ["clean", *NOISES], "float32": round(float(np.nanmean(said["float32"])), 4)}
         | {SHIPPED: paired(said["float32"], said[SHIPPED], 1 + len(NOISES))},
-        "machine": {"processor": _processor(), "threads": 1, "vnni": "vnni" in Path("/proc/cpuinfo").read_text()},
+        "machine": {"processor": processor_name(), "threads": 1, "vnni": "vnni" in Path("/proc/cpuinfo").read_text()},
         "versions": {m.__name__: m.__version__ for m in (onnxruntime, onnx, torch)},
     }
     args.out.write_text(json.dumps(report, indent=1) + "\n")

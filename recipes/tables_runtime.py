@@ -25,7 +25,7 @@ def runtime() -> str:
             f"{processor}, at commit {found['commit']}:",
             "",
             "| runtime, threads | weights, MiB | prefill, tokens/s | imc-lite's times that | decode, tokens/s | "
-            "imc-lite's times that | of memory's pace | same next token as float32 | KL |",
+            "imc-lite's times that | weights read, of what a copy reads | same next token as float32 | KL |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for threads, table in found["threads"].items():
@@ -40,8 +40,8 @@ def runtime() -> str:
         lines += [
             "",
             f"Prompts of {found['prefill_tokens']} tokens, {found['decode_tokens']} written; medians and the middle "
-            f"90 % of {found['rounds']} rounds in turns; agreement over {agreed['texts']} questions. One thread copies "
-            f"memory at {found['memory_copy_mib_s'] / 1024:.1f} GiB/s.",
+            f"90 % of {found['rounds']} rounds in turns; agreement over {agreed['texts']} questions. One thread that "
+            f"copies memory reads {found['memory_copy_mib_s'] / 1024:.1f} GiB/s, and writes as much.",
             "",
             "| from start to exit, one thread | seconds | peak, MiB |",
             "|---|---|---|",
