@@ -63,7 +63,7 @@ class UpstreamJudge(Judge):
         texts = {q: question.text for q, question in enumerate(self.plan.questions)}
         repaired = {q: text for q, text in self._repaired(texts).items() if text != texts[q]}
         part = self._judge_each(self.mine, self._clean_views(), {}, repaired)
-        if not self._answered:
+        if self._refused and not self._answered:
             raise self._refused[-1]
         return {**part, "repaired": repaired, "answered": {"id": self.name, "version": UNKNOWN}}
 

@@ -57,7 +57,7 @@ class Pool:
         """
         opened: list[IMC] = []
         for _ in range(self.workers):
-            imc = (opened and beside(opened[0])) or self._open_model()
+            imc = (beside(opened[0]) if opened else None) or self._open_model()
             # Sessions are made when first needed; the first request should not pay for that.
             imc.answer(np.full((64, 64, 3), 127, np.uint8), "Is this clear?", max_new_tokens=1)
             opened.append(imc)
