@@ -28,8 +28,8 @@ from imc_lite.bench.findings import ask_closed, ask_foreign, ask_open, facts
 from imc_lite.images.load import load_image
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise import apply_as_met
+from imc_lite.pdc.familiarity import pooled
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
-from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import fit_confidence
 from imc_lite.trust.observe import Labelled, Views, facts_of, observe
 

@@ -46,10 +46,10 @@ from imc_lite.images.resize import resize_picture, size_filling
 from imc_lite.models.base import same_answer
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, apply_as_met
+from imc_lite.pdc.familiarity import pooled
 from imc_lite.pipeline import IMC, MAX_NEW_TOKENS
 from imc_lite.trust.assess import assess
 from imc_lite.trust.confidence import Confidence, ceiling, load_confidence
-from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import fit_familiarity
 
 QUESTIONS, OTHERS = 4, 4

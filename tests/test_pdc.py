@@ -78,6 +78,23 @@ def test_maps_stay_away_from_pictures_out_of_distribution(imc, kind):
     assert seen.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "motion_blur"])
+def test_a_map_that_does_not_lead_back_to_clean_pictures_is_not_taken(imc, kind):
+    noisy = apply_to_image(load_image(IMAGES[0]), kind, 4, seed=3)
+    seen = imc.see(noisy)
+    remedy = imc.prototypes.remedy(seen.report.noise.kind, seen.report.noise.severity)
+    assert seen.report.calibrated and imc.prototypes.leads_back(remedy, seen.tokens)
+    strict = tuple(replace(r, farthest=1e-6) for r in imc.prototypes.remedies)
+    left = IMC(imc.model, replace(imc.prototypes, remedies=strict)).see(noisy)
+    assert not left.report.calibrated and left.report.restored is remedy.restore
+    assert left.report.gradable is None and "do not know" in left.report.reason
+    pixels = restore(noisy, kind, left.report.noise.severity) if remedy.restore else noisy
+    assert left.tokens.tobytes() == imc.model.perceive(pixels).tokens.tobytes()
+    # Files from before that was looked at have nothing to tell it by.
+    older = IMC(imc.model, replace(imc.prototypes, remedies=strict, clean=None)).see(noisy)
+    assert older.report == seen.report and older.tokens.tobytes() == seen.tokens.tobytes()
+
+
 def test_rounding_of_still_channels_decides_nothing(imc, chest):
     """Channels that never move show another rounding on every processor; verdicts must not."""
     matcher = imc.prototypes.matcher
@@ -193,6 +210,10 @@ def test_saved_prototypes_read_back_the_same(imc, tmp_path):
     replace(imc.prototypes, maps=turned).save(tmp_path / "p.safetensors")
     again = load_prototypes(tmp_path / "p.safetensors", imc.model.identity)
     assert again.remedies == imc.prototypes.remedies and again.facts == imc.prototypes.facts
+    assert all((r.farthest is None) is (r.map_index is None) for r in again.remedies)
+    for name in ("centres", "directions"):
+        assert np.array_equal(getattr(again.clean, name), getattr(imc.prototypes.clean, name))
+    assert again.clean.variance == imc.prototypes.clean.variance and again.digest() == imc.prototypes.digest()
     for name, array in imc.prototypes.maps.items():
         assert np.array_equal(again.maps[name], array)
 

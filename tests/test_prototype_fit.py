@@ -10,6 +10,8 @@ import pytest
 from imc_lite.bench.data import Case
 from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
 from imc_lite.pdc.fit.low_rank_map import RESTORED, RIDGE, Sums, fit_low_rank_map, fit_remedies
+from imc_lite.pdc.prototypes import MAP_ARRAYS
+from imc_lite.pdc.remedies import LowRankMap
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 import build_prototypes
@@ -131,7 +133,7 @@ def test_remedies_share_a_map_and_each_severity_keeps_what_pays():
             views.append(clean)
     restored = [clean if NAMED[i][0] == "impulse" else views[i] for i in RESTORED]
     tokens = np.stack([clean, *views, *restored], 1).astype(np.float16)
-    remedies, maps = fit_remedies(tokens, np.arange(pictures) % 4, rank=16)
+    remedies, maps, _ = fit_remedies(tokens, np.arange(pictures) % 4, rank=16)
     assert [(r.kind, r.severity) for r in remedies] == list(NAMED[1:])
     by = {(r.kind, r.severity): r for r in remedies}
     for severity in range(1, 6):
@@ -142,3 +144,32 @@ def test_remedies_share_a_map_and_each_severity_keeps_what_pays():
     assert used["gaussian"] == used["speckle"] != used["motion_blur"] and all(len(u) == 1 for u in used.values())
     assert len(maps["down"]) == 2 and maps["down"].shape[1:] == (width, 16)
     assert all(by[kind, 4].after < 0.3 * by[kind, 4].before for kind in turned)
+
+
+def test_a_map_is_for_pictures_whose_tokens_it_leads_back():
+    """It is fitted to two kinds of picture; what it makes of a third is not like any clean picture."""
+    rng = np.random.default_rng(0)
+    places, width = 20, 40
+    centres = 3 * rng.normal(size=(3, 1, 1, width))
+    spread = rng.normal(size=(3, 8, width)) / np.sqrt(8)
+    turned = rng.normal(size=(width, width)) / np.sqrt(width)
+
+    def draw(kind, count):
+        return centres[kind] + rng.normal(size=(count, places, 8)) @ spread[kind]
+
+    def blurred(clean, severity):
+        return clean + 0.1 * severity * (clean @ turned)
+
+    clean = np.concatenate([draw(0, 32), draw(1, 32)])
+    views = [blurred(clean, severity) if kind == "motion_blur" else clean for kind, severity in NAMED]
+    tokens = np.stack([clean, *views, *(views[i] for i in RESTORED)], 1).astype(np.float16)
+    remedies, maps, familiarity = fit_remedies(tokens, np.arange(64) % 4, rank=16)
+    for severity in (3, 5):
+        remedy = next(r for r in remedies if (r.kind, r.severity) == ("motion_blur", severity))
+        fitted = LowRankMap(**{name: maps[name][remedy.map_index].astype(np.float32) for name in MAP_ARRAYS})
+        near, far = (
+            familiarity.distance(fitted.apply(blurred(some, severity)))
+            for some in (np.concatenate([draw(0, 50), draw(1, 50)]), draw(2, 50))
+        )
+        assert (near <= remedy.farthest).mean() > 0.85 and (far > remedy.farthest).mean() > 0.95
+    assert all(r.farthest is None for r in remedies if r.map_index is None)

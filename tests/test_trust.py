@@ -14,11 +14,11 @@ from imc_lite import IMC, ImcError
 from imc_lite.images.load import load_image
 from imc_lite.models.base import Generation
 from imc_lite.models.remembered import MOST
+from imc_lite.pdc.familiarity import Familiarity, cluster, fit_clusters, pooled
 from imc_lite.results import ImageReliance, ImageReport, Noise, Rewording
 from imc_lite.sms import guard
 from imc_lite.trust.assess import BLIND, STRANGE, WAVERING, assess
 from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, Rule, ceiling, evidence, load_confidence
-from imc_lite.trust.familiarity import Familiarity, cluster, fit_clusters, pooled
 from imc_lite.trust.fit import Observed, fit_confidence, regress
 from imc_lite.trust.observe import read_labelled
 from imc_lite.trust.promise import DOUBT, evidence_below, least_limit

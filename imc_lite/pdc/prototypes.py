@@ -1,7 +1,8 @@
 """The prototypes of an encoder, and the file that they are kept in.
 
-safetensors: the arrays of the matcher, of the bias-field classifier (`shading.*`) and of the low-rank maps; all that is
-no array stands in the header as JSON. The names in the file are those of its first version, so that old files read.
+safetensors: the arrays of the matcher, of the bias-field classifier (`shading.*`), of the low-rank maps and of the
+clean pictures that these lead back to (`clean.*`); all that is no array stands in the header as JSON. The names in the
+file are those of its first version, so that old files read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from imc_lite.files import write_atomically
 from imc_lite.images.dicom.windows import OWN, canonical
 from imc_lite.noise.registry import BANK_VERSION
 from imc_lite.pdc.bias_field import BiasFieldClassifier
+from imc_lite.pdc.familiarity import Familiarity
 from imc_lite.pdc.features import QUADRANTS, TOKENS
 from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.remedies import LowRankMap, Remedy
@@ -28,6 +30,7 @@ FORMAT = 3
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
 MAP_ARRAYS = ("down", "up", "offset", "shift")
 BIAS_FIELD_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
+CLEAN_ARRAYS = ("centres", "directions")
 REBUILD = "build them: imc-lite prototypes build"
 
 
@@ -43,12 +46,15 @@ class Prototypes:
         facts: encoder (SHA-256 of its weights), preprocessing (SHA-256), versions of the noise bank and of the
             restorers, seed, number of pictures, id of the model; the window that DICOM pictures were shown with, where
             one was asked for.
+        clean: what clean pictures' tokens are like, by which is seen whether a map led back to them; None in files from
+            before that was looked at.
     """
 
     matcher: Matcher
     remedies: tuple[Remedy, ...]
     maps: dict[str, np.ndarray]
     facts: dict[str, object]
+    clean: Familiarity | None = None
 
     def remedy(self, kind: str, severity: int) -> Remedy | None:
         """What is done about a noise: nothing where no remedy pays. None for clean and unknown pictures: they are left
@@ -63,6 +69,13 @@ class Prototypes:
         if remedy.map_index is None:
             return None
         return LowRankMap(**{n: self.maps[n][remedy.map_index].astype(np.float32) for n in MAP_ARRAYS})
+
+    def leads_back(self, remedy: Remedy, moved: np.ndarray) -> bool:
+        """Whether tokens that a remedy's map has moved, float32 [N, D], are like those of clean pictures now, as far as
+        those of pictures that it was not fitted to mostly are. Of other kinds of picture they mostly are not."""
+        if self.clean is None or remedy.farthest is None:
+            return True
+        return float(self.clean.distance(moved)) <= remedy.farthest
 
     def check_window(self, window: str | None) -> None:
         """Refuse a grey DICOM picture that is shown otherwise than the pictures that these were fitted to.
@@ -116,6 +129,9 @@ class Prototypes:
         fields = self.matcher.bias_field
         if fields is not None:
             arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(fields, n)) for n in BIAS_FIELD_ARRAYS}
+        if self.clean is not None:
+            arrays |= {f"clean.{n}": np.ascontiguousarray(getattr(self.clean, n)) for n in CLEAN_ARRAYS}
+            header["clean_variance"] = self.clean.variance
         return save(arrays, {"imc_lite": json.dumps(header)})
 
 
@@ -156,6 +172,10 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
         )
         remedies = tuple(_remedy(row) for row in header.pop("remedies"))
         maps = {n: arrays[n] for n in MAP_ARRAYS}
+        clean = None
+        if "clean_variance" in header:
+            centres, directions = (arrays[f"clean.{n}"] for n in CLEAN_ARRAYS)
+            clean = Familiarity(centres, directions, float(header.pop("clean_variance")))
         if "window" in header and header["window"] != _window(header["window"]):
             raise ValueError("no window")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -166,7 +186,7 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     # Files written before the restorers had a version were built with the first.
     if header.get("restorers", "1") != RESTORERS_VERSION:
         raise ImcError(f"the prototypes in {shown(path)} belong to another version of the restorers; {REBUILD}")
-    return Prototypes(matcher, remedies, maps, header)
+    return Prototypes(matcher, remedies, maps, header, clean)
 
 
 def _window(found: object) -> str | None:
@@ -193,6 +213,7 @@ def _row(remedy: Remedy) -> dict[str, Any]:
         "transport": remedy.map_index,
         "before": remedy.before,
         "after": remedy.after,
+        "farthest": remedy.farthest,
     }
 
 

@@ -55,6 +55,8 @@ class Remedy:
         map_index: which of the prototypes' low-rank maps follows; None where none helps.
         before: expected squared error of the tokens without the remedy, as a share of the variance of clean tokens.
         after: the same with it.
+        farthest: of noisy pictures whose tokens, moved by the map, lie farther than this from clean pictures
+            (`imc_lite.pdc.familiarity`), the tokens are left alone; None where there is no map, or none was set.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class Remedy:
     map_index: int | None
     before: float
     after: float
+    farthest: float | None = None
 
     @property
     def pays(self) -> bool:

@@ -16,6 +16,7 @@ from imc_lite.pdc.waves import spike_severity
 from imc_lite.results import ImageReport, Noise
 
 SURE = 0.99  # of what the pixels show
+UNFAMILIAR = "{}, on a kind of picture that the prototypes do not know; its features are left alone"
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ def treat_picture(
             restored = restore(pixels, remedy.kind, remedy.severity) if look.restored is None else look.restored
             tokens = model.perceive(restored).tokens if look.again is None else look.again.tokens
             report = replace(report, restored=True)
-        low_rank_map = prototypes.low_rank_map(remedy) if remedy is not None and look.in_distribution else None
-        if low_rank_map is not None:
-            tokens = model.calibrate(tokens, low_rank_map)
-            report = replace(report, calibrated=True)
+        if remedy is not None and look.in_distribution and (fitted := prototypes.low_rank_map(remedy)) is not None:
+            moved = model.calibrate(tokens, fitted)
+            if prototypes.leads_back(remedy, moved):
+                tokens, report = moved, replace(report, calibrated=True)
+            else:
+                report = replace(report, gradable=None, reason=UNFAMILIAR.format(look.noise.kind))
     return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
 
 
@@ -176,8 +179,7 @@ def judge(prototypes: Prototypes, look: Look) -> ImageReport:
         reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
         return ImageReport(None, noise, None, reason)
     if remedy is not None and not look.in_distribution:
-        reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
-        return ImageReport(None, noise, None, reason)
+        return ImageReport(None, noise, None, UNFAMILIAR.format(noise.kind))
     if remedy is not None and not remedy.gradable:
         reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
         return ImageReport(None, noise, False, reason)

@@ -1,7 +1,6 @@
 """How sure an answer is, and whether the picture was looked at for it.
 
 - `reliance.reliance`: what the picture adds to an answer, from one pass without it
-- `familiarity.Familiarity`: how far a picture's tokens lie from those of the kinds that a model knows
 - `confidence.Confidence`: the calibrated probability that an answer is right, and the file it is kept in
 - `observe`, `fit`: a model's answers with known truth, clean and noisy, and the confidence fitted to them
 """

@@ -19,8 +19,8 @@ import numpy as np
 
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
+from imc_lite.pdc.familiarity import Familiarity
 from imc_lite.results import ImageReliance, ImageReport, Rewording
-from imc_lite.trust.familiarity import Familiarity
 
 FORMAT = 2
 # What the regression reads, in this order.

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from imc_lite.pdc.familiarity import CLUSTERS, Familiarity, cluster, fit_clusters
 from imc_lite.trust.confidence import Confidence, Rule, ceiling
-from imc_lite.trust.familiarity import CLUSTERS, Familiarity, cluster, fit_clusters
 from imc_lite.trust.promise import least_limit
 
 RIDGE = 1e-3  # of the regressions, on standardized evidence

@@ -14,10 +14,10 @@ from imc_lite.errors import ImcError, shown
 from imc_lite.images.load import load_image
 from imc_lite.models.base import LONGER, MLLM, same_answer
 from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_as_met, apply_to_image
+from imc_lite.pdc.familiarity import pooled
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.treat import treat_picture
 from imc_lite.trust.confidence import Confidence, evidence
-from imc_lite.trust.familiarity import pooled
 from imc_lite.trust.fit import FEWEST, Observed, fit_confidence
 from imc_lite.trust.reliance import reliance
 from imc_lite.trust.rewording import check_wording

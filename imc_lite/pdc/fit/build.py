@@ -135,12 +135,12 @@ def fit_prototypes(
     if default:
         matcher = replace(matcher, bias_field=fit_bias_field(seen.features[:, 0], seen.biased, seed))
     rank, ridge = (DEFAULT_RANK, DEFAULT_RIDGE) if default else (SHARED_RANK, RIDGE)
-    remedies, maps = fit_remedies(seen.tokens, draw_folds(len(seen.tokens), rng), rank, ridge)
+    remedies, maps, clean = fit_remedies(seen.tokens, draw_folds(len(seen.tokens), rng), rank, ridge, seed)
     facts = {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
     facts |= {"images": len(seen.tokens), "model": model.id, "dtype": "float32"}
     if window is not None:
         facts["window"] = canonical(window)
-    return Prototypes(matcher, remedies, maps, facts)
+    return Prototypes(matcher, remedies, maps, facts, clean)
 
 
 def find_images(folder: Path) -> list[Path]:

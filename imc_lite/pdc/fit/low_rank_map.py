@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from imc_lite.pdc.familiarity import CLUSTERS, Familiarity, cluster, fit_clusters, pooled
 from imc_lite.pdc.fit.crossfit import FOLDS
 from imc_lite.pdc.fit.discriminant import NAMED
 from imc_lite.pdc.prototypes import MAP_ARRAYS
@@ -19,6 +20,9 @@ SHARED_RANK = 128  # of one for all severities of a family, which has more to un
 # Those of the default encoder, which needs no kernel. A weaker ridge leaves the error as it is and answers are better
 # for it: a strong one draws tokens towards their mean (docs/log.md). Of other encoders this is not known.
 DEFAULT_RANK, DEFAULT_RIDGE = 256, 0.03
+# Share of the pictures of known kinds whose tokens a map may move, where it was not fitted on them.
+MOVED = 0.95
+PER_CLUSTER = 8  # pictures at least that a cluster of them has on average
 GAIN = 0.01  # a remedy that saves less than this share of the clean variance is not kept: do no harm first
 RESTORED = tuple(i for i, (kind, _) in enumerate(NAMED) if kind in RESTORERS)
 # Kinds that are taken for each other, and moved alike: whichever of them is named, the map is fitted to all.
@@ -67,8 +71,8 @@ class Sums:
 
 
 def fit_remedies(
-    tokens: np.ndarray, folds: np.ndarray, rank: int = SHARED_RANK, ridge: float = RIDGE
-) -> tuple[tuple[Remedy, ...], dict[str, np.ndarray]]:
+    tokens: np.ndarray, folds: np.ndarray, rank: int = SHARED_RANK, ridge: float = RIDGE, seed: int = 0
+) -> tuple[tuple[Remedy, ...], dict[str, np.ndarray], Familiarity]:
     """Choose for each noise and severity among nothing, restoring, a map, and both; by cross-fitted error.
 
     A map is fitted to all severities of a family of kinds: what is met seldom has just the strength of one of them. It
@@ -80,16 +84,17 @@ def fit_remedies(
         folds: integers [P]; a picture's error is measured by maps fitted on the other folds.
         rank: of the maps.
         ridge: of their regression, times the mean variance.
+        seed: of the clusters of clean pictures.
 
     Returns:
-        The remedies, and the maps stacked as `Prototypes.maps`.
+        The remedies, the maps stacked as `Prototypes.maps`, and what clean pictures' tokens are like.
     """
     clean = tokens[:, 0].astype(np.float32)
     variance = float(((clean - clean.mean((0, 1))) ** 2).mean())
     conditions = [i for i, (kind, _) in enumerate(NAMED) if kind != "clean"]
     where = {(i, False): 1 + i for i in conditions}
     where |= {(i, True): 1 + len(NAMED) + n for n, i in enumerate(RESTORED)}
-    bare, mapped, fitted = _fit_families(tokens, where, folds, rank, ridge)
+    bare, mapped, left, fitted = _fit_families(tokens, where, folds, rank, ridge, seed)
     bare, mapped = ({view: error / variance for view, error in errors.items()} for errors in (bare, mapped))
     worth = {family for family, views in _families(where).items() if _saved(views, bare, mapped) >= WORTH}
     remedies: list[Remedy] = []
@@ -106,23 +111,37 @@ def fit_remedies(
         # The simplest remedy within the gain of the best.
         best = min(error for error, _, _ in options)
         after, restored, with_map = next(o for o in options if o[0] <= best + GAIN)
-        index = None
+        index = farthest = None
         if with_map:
             used += [family] if family not in used else []
-            index = used.index(family)
-        remedies.append(Remedy(kind, severity, restored, index, round(bare[i, False], 4), round(after, 4)))
-    return tuple(remedies), _stack([fitted[family] for family in used], tokens.shape[3], rank)
+            index, farthest = used.index(family), round(float(np.quantile(left[way], MOVED)), 4)
+        remedies.append(Remedy(kind, severity, restored, index, round(bare[i, False], 4), round(after, 4), farthest))
+    return (
+        tuple(remedies),
+        _stack([fitted[family] for family in used], tokens.shape[3], rank),
+        _clean_clusters(pooled(tokens[:, 0]), seed),
+    )
+
+
+def _clean_clusters(values: np.ndarray, seed: int) -> Familiarity:
+    """Of pooled clean pictures, float64 [P, 2 D]."""
+    count = max(1, min(CLUSTERS, len(values) // PER_CLUSTER))
+    return fit_clusters(values, cluster(values, count, np.random.default_rng(seed)))
 
 
 def _fit_families(
-    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float
-) -> tuple[dict[View, float], dict[View, float], dict[Family, LowRankMap]]:
+    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float, seed: int
+) -> tuple[dict[View, float], dict[View, float], dict[View, np.ndarray], dict[Family, LowRankMap]]:
     """Mean squared error of every view, as it is and with the map of its family where its picture was not fitted on;
-    and the maps. `where`: the place of each view in `tokens`."""
+    how far from clean pictures the map leaves its tokens there, float64 [P]; and the maps. `where`: the place of each
+    view in `tokens`."""
     clean = tokens[:, 0].astype(np.float32)
     families = _families(where)
     bare: dict[View, float] = {}
     mapped: dict[View, float] = dict.fromkeys(where, 0.0)
+    left = {view: np.empty(len(tokens)) for view in where}
+    values = pooled(clean)
+    known = [_clean_clusters(values[folds != fold], seed) for fold in range(FOLDS)]
     fitted: dict[Family, LowRankMap] = {}
     for family, views in tqdm(families.items(), unit="map", desc="remedies", disable=None):
         parts = [Sums(clean.shape[2]) for _ in range(FOLDS)]
@@ -136,9 +155,11 @@ def _fit_families(
             cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank, ridge)
             for view in views:
                 seen = tokens[held, where[view]].astype(np.float32)
-                mapped[view] += float(((cross.apply(seen) - clean[held]) ** 2).sum()) / clean.size
+                moved = cross.apply(seen)
+                mapped[view] += float(((moved - clean[held]) ** 2).sum()) / clean.size
+                left[view][held] = known[fold].distance(moved)
         fitted[family] = _together(parts).fit(rank, ridge)
-    return bare, mapped, fitted
+    return bare, mapped, left, fitted
 
 
 def _families(views: Iterable[View]) -> dict[Family, list[View]]:

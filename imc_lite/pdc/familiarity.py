@@ -62,12 +62,14 @@ def fit_clusters(values: np.ndarray, clusters: np.ndarray) -> Familiarity:
     centres = np.stack([values[clusters == name].mean(0) for name in names])
     apart = values - centres[np.searchsorted(names, clusters)]
     scale = float((apart**2).mean())
-    # The covariance has the rank of the pictures, of which there may be fewer than features.
-    _, lengths, rows = np.linalg.svd(apart / np.sqrt(len(apart)), full_matrices=False)
-    kept = min(DIRECTIONS, len(lengths))
+    # The covariance's directions are as many as pictures at most, and are found by the pictures' products: a singular
+    # value decomposition of what lacks full rank does not always converge.
+    lengths, mixed = np.linalg.eigh(apart @ apart.T / len(apart))
+    kept = np.flatnonzero(lengths > 1e-9 * lengths[-1])[::-1][:DIRECTIONS]
+    rows = mixed[:, kept].T @ apart / np.sqrt(len(apart) * lengths[kept])[:, None]
     variance = SHRINKAGE * scale
-    along = (1 - SHRINKAGE) * lengths[:kept] ** 2 + variance
-    directions = rows[:kept].T * np.sqrt(1 / variance - 1 / along)
+    along = (1 - SHRINKAGE) * lengths[kept] + variance
+    directions = rows.T * np.sqrt(1 / variance - 1 / along)
     return Familiarity(centres.astype(np.float32), directions.astype(np.float32), variance)
 
 
