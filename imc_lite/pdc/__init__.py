@@ -13,6 +13,7 @@
 - `load_prototypes`: `Prototypes` from a file, checked against the model
 - `Matcher`: which noise, how strong, and whether the picture is like those that the prototypes were fitted to
 - `Remedy`, `restore`, `LowRankMap`: what is done about it, to the pixels and to the tokens
+- `familiarity.Familiarity`: how far a picture's tokens lie from those of clean pictures of known kinds
 - `treat_picture`: all of that for one picture, with a report (`Treated`)
 
 Names are imported when first used, so that `import imc_lite.pdc` costs nothing.

@@ -16,7 +16,6 @@ from imc_lite.pdc.waves import spike_severity
 from imc_lite.results import ImageReport, Noise
 
 SURE = 0.99  # of what the pixels show
-UNFAMILIAR = "{}, on a kind of picture that the prototypes do not know; its features are left alone"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ def treat_picture(
             if prototypes.leads_back(remedy, moved):
                 tokens, report = moved, replace(report, calibrated=True)
             else:
-                report = replace(report, gradable=None, reason=UNFAMILIAR.format(look.noise.kind))
+                lost = "calibrated, it is like no clean picture that the prototypes know; its features are left alone"
+                report = replace(report, gradable=None, reason=f"{look.noise.kind}; {lost}")
     return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
 
 
@@ -179,7 +179,8 @@ def judge(prototypes: Prototypes, look: Look) -> ImageReport:
         reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"
         return ImageReport(None, noise, None, reason)
     if remedy is not None and not look.in_distribution:
-        return ImageReport(None, noise, None, UNFAMILIAR.format(noise.kind))
+        reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
+        return ImageReport(None, noise, None, reason)
     if remedy is not None and not remedy.gradable:
         reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"
         return ImageReport(None, noise, False, reason)
