@@ -23,7 +23,11 @@ def result() -> str:
     total, strange, apart = others["all"], read("unseen"), read("left_out")
     share = with_interval(apart["all"]["recovered"], apart["all"]["recovered_95ci"])
     harmed = [name for name, of in apart["kinds"].items() if of["all"]["gain_95ci"][1] < 0]
-    worse = f"answers about {' and '.join(harmed)} become worse" if harmed else "no kind becomes worse"
+    worse = (
+        f"answers about {' and '.join(harmed)} become worse: fit prototypes to yours, or switch PDC off"
+        if harmed
+        else "answers about none become worse beyond chance; prototypes fitted to yours give back more"
+    )
     return (
         f"Under {len(others['by_noise'])} kinds of image noise that other projects wrote, at sizes of 224 to 1,500 "
         f"pixels, {percent(total['noisy'])} of the questions are answered right, {percent(total['pdc'])} with PDC and "
@@ -35,9 +39,8 @@ def result() -> str:
         "because an earlier run had shown them missing. Under "
         f"{len(strange['by_noise'])} more, not looked at before everything was fixed and most of them without a name "
         f"here, it is {with_interval(strange['all']['recovered'], strange['all']['recovered_95ci'])}. About **kinds of "
-        f"picture that the prototypes were not fitted to** it is {share}, and {worse}: fit prototypes to yours, or "
-        "switch PDC off ([by kind](docs/measured.md#a-kind-of-picture-that-the-prototypes-never-saw)). Under noise of "
-        "this project's "
+        f"picture that the prototypes were not fitted to** it is {share}, and {worse} "
+        "([by kind](docs/measured.md#a-kind-of-picture-that-the-prototypes-never-saw)). Under noise of this project's "
         f"own making, over the {noises} noises and severities that cost right answers, it is {pdc}; over {damages} of "
         f"damaged questions, SMS gives back {sms}, both on {pictures} pictures and on questions that need the picture "
         "([measured](docs/measured.md))."
