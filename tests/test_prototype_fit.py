@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from imc_lite.bench.data import Case
+from imc_lite.pdc.familiarity import fit_clusters
 from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
 from imc_lite.pdc.fit.low_rank_map import RESTORED, RIDGE, Sums, fit_low_rank_map, fit_remedies
 from imc_lite.pdc.prototypes import MAP_ARRAYS
@@ -173,3 +174,10 @@ def test_a_map_is_for_pictures_whose_tokens_it_leads_back():
         )
         assert (near <= remedy.farthest).mean() > 0.85 and (far > remedy.farthest).mean() > 0.95
     assert all(r.farthest is None for r in remedies if r.map_index is None)
+
+
+def test_clusters_of_copies_of_one_picture_have_distances():
+    copies = np.repeat(np.eye(1, 40), 16, 0)
+    found = fit_clusters(copies, np.zeros(16, int))
+    distances = found.of_pooled(np.stack([copies[0], copies[0] + 0.1]))
+    assert np.isfinite(distances).all() and distances[0] < 1 < distances[1]

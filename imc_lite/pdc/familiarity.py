@@ -15,6 +15,7 @@ import numpy as np
 
 CLUSTERS, DIRECTIONS, SHRINKAGE = 8, 128, 0.2
 ROUNDS = 50  # of k-means
+LEAST = 1e-12  # variance of a feature, far below that of different pictures: copies of one picture have none
 
 
 def pooled(tokens: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ def fit_clusters(values: np.ndarray, clusters: np.ndarray) -> Familiarity:
     names = np.unique(clusters)
     centres = np.stack([values[clusters == name].mean(0) for name in names])
     apart = values - centres[np.searchsorted(names, clusters)]
-    scale = float((apart**2).mean())
+    scale = max(float((apart**2).mean()), LEAST)
     # The covariance's directions are as many as pictures at most, and are found by the pictures' products: a singular
     # value decomposition of what lacks full rank does not always converge.
     lengths, mixed = np.linalg.eigh(apart @ apart.T / len(apart))
