@@ -94,7 +94,9 @@ def fit_remedies(
     conditions = [i for i, (kind, _) in enumerate(NAMED) if kind != "clean"]
     where = {(i, False): 1 + i for i in conditions}
     where |= {(i, True): 1 + len(NAMED) + n for n, i in enumerate(RESTORED)}
-    bare, mapped, left, fitted = _fit_families(tokens, where, folds, rank, ridge, seed)
+    pictures = pooled(clean)
+    known = [_clean_clusters(pictures[folds != fold], seed) for fold in range(FOLDS)]
+    bare, mapped, left, fitted = _fit_families(tokens, where, folds, rank, ridge, known)
     bare, mapped = ({view: error / variance for view, error in errors.items()} for errors in (bare, mapped))
     worth = {family for family, views in _families(where).items() if _saved(views, bare, mapped) >= WORTH}
     remedies: list[Remedy] = []
@@ -116,11 +118,8 @@ def fit_remedies(
             used += [family] if family not in used else []
             index, farthest = used.index(family), round(float(np.quantile(left[way], MOVED)), 4)
         remedies.append(Remedy(kind, severity, restored, index, round(bare[i, False], 4), round(after, 4), farthest))
-    return (
-        tuple(remedies),
-        _stack([fitted[family] for family in used], tokens.shape[3], rank),
-        _clean_clusters(pooled(tokens[:, 0]), seed),
-    )
+    maps = _stack([fitted[family] for family in used], tokens.shape[3], rank)
+    return tuple(remedies), maps, _clean_clusters(pictures, seed)
 
 
 def _clean_clusters(values: np.ndarray, seed: int) -> Familiarity:
@@ -130,18 +129,16 @@ def _clean_clusters(values: np.ndarray, seed: int) -> Familiarity:
 
 
 def _fit_families(
-    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float, seed: int
+    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float, known: list[Familiarity]
 ) -> tuple[dict[View, float], dict[View, float], dict[View, np.ndarray], dict[Family, LowRankMap]]:
     """Mean squared error of every view, as it is and with the map of its family where its picture was not fitted on;
     how far from clean pictures the map leaves its tokens there, float64 [P]; and the maps. `where`: the place of each
-    view in `tokens`."""
+    view in `tokens`; `known`: the clean pictures outside each fold."""
     clean = tokens[:, 0].astype(np.float32)
     families = _families(where)
     bare: dict[View, float] = {}
     mapped: dict[View, float] = dict.fromkeys(where, 0.0)
     left = {view: np.empty(len(tokens)) for view in where}
-    values = pooled(clean)
-    known = [_clean_clusters(values[folds != fold], seed) for fold in range(FOLDS)]
     fitted: dict[Family, LowRankMap] = {}
     for family, views in tqdm(families.items(), unit="map", desc="remedies", disable=None):
         parts = [Sums(clean.shape[2]) for _ in range(FOLDS)]
