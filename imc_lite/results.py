@@ -16,11 +16,13 @@ OWN = ("answer", "confidence", *TRUST, "question", "timings_ms")
 
 @dataclass(frozen=True)
 class Noise:
-    """Verdict on an image: `kind` from the noise bank, "clean" or "unknown"; `severity` 0-5."""
+    """Verdict on an image: `kind` from the noise bank, "clean" or "unknown"; `severity` 0-5, of the bank's levels the
+    nearest; `strength`, the same between these levels, as it was measured."""
 
     kind: str
     severity: int
     probability: float
+    strength: float
 
 
 @dataclass(frozen=True)

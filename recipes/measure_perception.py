@@ -36,6 +36,12 @@ def calibration_error(hits: np.ndarray, confidence: np.ndarray, bins: int = 15) 
     return round(float(sum(gaps)), 4)
 
 
+def strength_error(pairs: list[tuple[int, float]]) -> float:
+    """Mean distance of the strength that is told from the severity that was put on, at severities 1-5."""
+    put, told = np.array(pairs).T
+    return round(float(np.abs(told - put).mean()), 4)
+
+
 def cost(imc: IMC, image: np.ndarray, seed: int) -> dict[str, float]:
     """Medians in milliseconds: the encoder's pass, and everything that PDC adds to it."""
     views = {"clean": image}
@@ -62,8 +68,11 @@ def main() -> None:
     rng, unseen = np.random.default_rng(args.seed), IMAGE_NOISE.names("unseen")
     views = [("clean", 0), *((k, s) for k in (*KINDS, *unseen) for s in range(1, 6))]
     named: dict[str, Counter] = {}
-    rows = []
     cases = load_cases(args.data, "test")
+    # First, so that what runs beside it needs to wait for a moment only.
+    milliseconds = cost(imc, load_image(cases[-1].path), args.seed)
+    rows = []
+    strengths: dict[str, list[tuple[int, float]]] = {}
     for i, case in enumerate(tqdm(cases, unit="picture")):
         image = load_image(case.path)
         for kind, severity in views:
@@ -72,6 +81,8 @@ def main() -> None:
             named.setdefault(f"{kind} {severity}", Counter())[noise.kind] += 1
             if kind in (*KINDS, "clean") and severity != 1:
                 rows.append((i, kind, noise.kind == kind, noise.probability, abs(noise.severity - severity) <= 1))
+            if kind in KINDS and noise.kind == kind:
+                strengths.setdefault(kind, []).append((severity, noise.strength))
     owners, kinds, hits, confidence, near = (np.array(v) for v in zip(*rows, strict=True))
     hits = hits.astype(float)
     report = {
@@ -87,6 +98,7 @@ def main() -> None:
             for kind in ("clean", *KINDS)
         },
         "severity_within_1": round(float(near[hits == 1].mean()), 4),
+        "strength_error": {kind: strength_error(pairs) for kind, pairs in strengths.items()},
         "expected_calibration_error": calibration_error(hits, confidence),
         "clean_called_unknown": round(named["clean 0"]["unknown"] / len(cases), 4),
         "unseen_called_unknown_or_clean": {
@@ -96,7 +108,7 @@ def main() -> None:
             }
             for kind in unseen
         },
-        "milliseconds": cost(imc, load_image(cases[-1].path), args.seed),
+        "milliseconds": milliseconds,
         "named": {view: dict(counts) for view, counts in named.items()},
     }  # fmt: skip
     args.out.write_text(json.dumps(report, indent=1) + "\n")

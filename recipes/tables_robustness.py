@@ -166,10 +166,11 @@ def foreign() -> str:
 
 def perception() -> str:
     found = read("perception")
-    lines = ["| picture | named right, severity 2-5 |", "|---|---|"]
+    lines = ["| picture | named right, severity 2-5 | strength, off by |", "|---|---|---|"]
     for kind, row in found["by_kind"].items():
-        lines.append(f"| {kind.replace('_', ' ')} | {with_interval(row['accuracy'], row['95ci'])} |")
-    lines.append(f"| all | {with_interval(found['accuracy'], found['accuracy_95ci'])} |")
+        off = f"{found['strength_error'][kind]:.2f}" if kind in found["strength_error"] else ""
+        lines.append(f"| {kind.replace('_', ' ')} | {with_interval(row['accuracy'], row['95ci'])} | {off} |")
+    lines.append(f"| all | {with_interval(found['accuracy'], found['accuracy_95ci'])} | |")
     lines += ["", "| in no bank | called unknown | called clean |", "|---|---|---|"]
     for kind, row in found["unseen_called_unknown_or_clean"].items():
         lines.append(f"| {kind} | {percent(row['unknown'])} | {percent(row['clean'])} |")
@@ -183,7 +184,8 @@ def perception() -> str:
             "",
             f"Expected calibration error {found['expected_calibration_error']:.3f}; clean pictures called unknown "
             f"{percent(found['clean_called_unknown'])}; severity within one step "
-            f"{percent(found['severity_within_1'])}.",
+            f"{percent(found['severity_within_1'])}. How far the strength that is told lies from the severity that was "
+            "put on, on average, at severities 1 to 5 where the kind is named right.",
         ]
     )
 

@@ -356,7 +356,8 @@ def counted(score: float = 0.0, unreadable: int = 0, seed: int = 0, **kinds: int
     rng, tally = np.random.default_rng(seed), Tally()
     for kind, count in kinds.items():
         for _ in range(count):
-            noise = Noise(kind, 0 if kind in ("clean", "unknown") else 3, float(rng.beta(20, 1)))
+            severity = 0 if kind in ("clean", "unknown") else 3
+            noise = Noise(kind, severity, float(rng.beta(20, 1)), float(severity))
             gradable = None if kind == "unknown" else kind != "speckle"
             tally.add(Judged("x", ImageReport("x", noise, gradable), float(1 + score + rng.normal(0, 0.1))), ())
     for _ in range(unreadable):
@@ -454,7 +455,9 @@ def test_options_that_make_no_sense_together(options, folder, tmp_path, monkeypa
 def test_the_page_shows_names_as_text(imc):
     tally = Tally()
     name = "<script>alert(1)</script>\u202e.png"
-    tally.add(Judged(name, ImageReport(name, Noise("gaussian", 5, 1.0), False, "<i>"), 1.2), parse_rules(["noisy"]))
+    tally.add(
+        Judged(name, ImageReport(name, Noise("gaussian", 5, 1.0, 5.0), False, "<i>"), 1.2), parse_rules(["noisy"])
+    )
     tally.add(Judged("&.png", error="cannot read <x>"), ())
     text = page(tally, imc, ruled=True)
     assert "<script" not in text and "<i>" not in text and "<x>" not in text and "\u202e" not in text

@@ -9,7 +9,7 @@ from PIL import Image
 from imc_lite import IMC, load_image
 from imc_lite.bench.data import load_edition
 from imc_lite.noise.image import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
-from imc_lite.pdc.impulse import impulse_severity
+from imc_lite.pdc.impulse import impulse_strength
 from imc_lite.pdc.treat import name_noise
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
@@ -33,13 +33,13 @@ def large(path: Path, side: int) -> np.ndarray:
 def test_fine_impulses_are_seen_and_their_share_is_told(path, side, channels):
     for severity, share in enumerate(LEVELS, 1):
         noisy = struck(large(path, side), share, severity, channels=channels)
-        assert abs(impulse_severity(noisy) - severity) <= 1
+        assert abs(round(impulse_strength(noisy)) - severity) <= 1
     for black in (0.0, 1.0):
-        assert impulse_severity(struck(large(path, side), 0.1, 0, black, channels)) > 0
+        assert impulse_strength(struck(large(path, side), 0.1, 0, black, channels)) > 0
 
 
 def test_no_clean_picture_shows_any():
-    found = {case.name: impulse_severity(load_image(case.path)) for case in load_edition()}
+    found = {case.name: impulse_strength(load_image(case.path)) for case in load_edition()}
     assert len(found) > 200 and not any(found.values()), {n: s for n, s in found.items() if s}
 
 
@@ -47,15 +47,15 @@ def test_no_clean_picture_shows_any():
 @pytest.mark.parametrize("severity", [2, 5])
 def test_other_noise_reaches_black_and_white_and_is_none(kind, severity):
     for path in IMAGES:
-        assert impulse_severity(apply_to_image(large(path, 600), kind, severity, 0)) == 0
+        assert impulse_strength(apply_to_image(large(path, 600), kind, severity, 0)) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (3, 3), (5, 700)])
 def test_any_size(shape):
     rng = np.random.default_rng(0)
-    assert impulse_severity(rng.integers(0, 256, (*shape, 3), np.uint8)) == 0
+    assert impulse_strength(rng.integers(0, 256, (*shape, 3), np.uint8)) == 0
     for grey in (0, 128, 255):
-        assert impulse_severity(np.full((*shape, 3), grey, np.uint8)) == 0
+        assert impulse_strength(np.full((*shape, 3), grey, np.uint8)) == 0
 
 
 def test_what_the_encoder_calls_something_else_is_named_by_its_pixels():

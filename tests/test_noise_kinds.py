@@ -68,6 +68,16 @@ def test_text_kinds_are_registered_alike(monkeypatch):
         apply_to_text("What is this?", "hum", 3, seed=0)
 
 
+@pytest.mark.parametrize("kind", ["impulse", "spike", "low_contrast"])
+def test_the_strength_of_a_level_is_its_severity_and_lies_between_elsewhere(kind):
+    found = IMAGE_NOISE.find(kind)
+    assert [found.strength(found.level(severity)) for severity in range(1, 6)] == pytest.approx([1, 2, 3, 4, 5])
+    between = (found.level(2) * found.level(3)) ** 0.5
+    assert found.strength(between) == pytest.approx(2.5)
+    weak, strong = sorted((found.level(1), found.level(5)), reverse=found.level(1) > found.level(5))
+    assert found.strength(weak**2 / strong) == 1 and found.strength(strong**2 / weak) == 5
+
+
 def test_a_taken_name_is_refused():
     with pytest.raises(ValueError, match="registered already"):
         IMAGE_NOISE.register("gaussian", "unseen", levels=(1.0,), measure="", source="")

@@ -50,6 +50,7 @@ def test_noise_is_named_and_the_tokens_come_back(imc, kind):
         seen = imc.see(noisy)
         assert seen.report.noise.kind == kind
         assert abs(seen.report.noise.severity - 4) <= 1 and seen.report.noise.probability > 0.5
+        assert round(seen.report.noise.strength) == seen.report.noise.severity
         assert seen.report.restored or seen.report.calibrated
         before += np.square(imc.model.perceive(noisy).tokens - clean).sum()
         after += np.square(seen.tokens - clean).sum()

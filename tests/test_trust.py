@@ -183,10 +183,10 @@ def test_a_confidence_is_what_was_saved(sure, chest, tmp_path):
 
 
 def test_evidence():
-    noisy = ImageReport(None, Noise("gaussian", 5, 0.9), gradable=False)
+    noisy = ImageReport(None, Noise("gaussian", 5, 0.9, 5.0), gradable=False)
     found = evidence((math.log(0.5), math.log(0.125)), ImageReliance(3.0, False), noisy, math.e)
     assert found == pytest.approx([math.log(1 / 3), math.log(1 / 15), 3, 0, 1, 0, 1, 1])
-    unknown = ImageReport(None, Noise("unknown", 0, 0.9))
+    unknown = ImageReport(None, Noise("unknown", 0, 0.9, 0.0))
     blind = evidence((0.0,), ImageReliance(-9.0, True), unknown, 1.0)
     assert blind[2:].tolist() == [-5, 1, 0, 1, 0, 0] and np.isfinite(blind).all() and len(blind) == len(EVIDENCE)
     assert evidence((-0.1,), None, ImageReport(None), 1.0)[2:].tolist() == [0, 0, 0, 0, 0, 0]

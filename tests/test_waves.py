@@ -12,7 +12,7 @@ from imc_lite.images.resize import shrink_planes, size_within
 from imc_lite.noise import IMAGE_KINDS, IMAGE_NOISE, apply_to_image
 from imc_lite.pdc.full_size import restore_full_size
 from imc_lite.pdc.restorers import restore
-from imc_lite.pdc.waves import find_wave, remove_waves, spike_severity
+from imc_lite.pdc.waves import find_wave, remove_waves, spike_strength
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 LEVELS = IMAGE_NOISE.find("spike").levels
@@ -50,7 +50,7 @@ def test_waves_are_found_and_next_to_nothing_of_them_stays(path, side):
         if severity < 3 and found is None:
             continue  # faint waves behind sharp edges are not seen, and nothing is done
         # Of a wave that black and white cut off, the peak shows less.
-        assert severity - 2 <= spike_severity(noisy) <= severity
+        assert severity - 2 <= round(spike_strength(noisy)) <= severity
         assert np.hypot(found.down - down, found.across - across) < 1.5 / 128
         wrong = apart(noisy, clean)
         assert apart(restore(noisy, "spike", severity), clean) < max(3.5, 0.4 * wrong)
@@ -84,7 +84,7 @@ def test_a_picture_without_waves_keeps_its_pixels():
 
 
 def test_no_clean_picture_shows_any():
-    found = {case.name: spike_severity(load_image(case.path)) for case in load_edition()}
+    found = {case.name: spike_strength(load_image(case.path)) for case in load_edition()}
     assert len(found) > 200 and not any(found.values()), {n: s for n, s in found.items() if s}
 
 
@@ -93,17 +93,17 @@ def test_no_clean_picture_shows_any():
 @pytest.mark.parametrize("side", [300, 800])
 def test_other_noise_is_none(kind, severity, side):
     for path in IMAGES:
-        assert spike_severity(apply_to_image(large(path, side), kind, severity, 0)) == 0
+        assert spike_strength(apply_to_image(large(path, side), kind, severity, 0)) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (31, 700), (33, 40), (5, 700)])
 def test_any_size(shape):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (*shape, 3), np.uint8)
-    assert spike_severity(noise) == 0
+    assert spike_strength(noise) == 0
     assert restore(noise, "spike", 3).shape[2] == 3
     for grey in (0, 128, 255):
-        assert spike_severity(np.full((*shape, 3), grey, np.uint8)) == 0
+        assert spike_strength(np.full((*shape, 3), grey, np.uint8)) == 0
 
 
 def test_what_lies_behind_the_waves_is_looked_at_again():

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+import numpy as np
+
 from imc_lite.errors import ImcError, shown
 
 # Prototypes belong to one version. A changed level, probability or function gives other noise under the same name: it
@@ -53,6 +55,12 @@ class NoiseKind(Generic[Function]):
                 f"severity {shown(severity)} is out of range: choose 1 (mild) to {len(self.levels)} (severe)"
             )
         return self.levels[int(severity) - 1]
+
+    def strength(self, level: float) -> float:
+        """The severity of a level, between those of the levels that have one: the inverse of `level`, on the scale of
+        logarithms, and no less than 1 nor more than the highest."""
+        rising = np.argsort(self.levels)
+        return float(np.interp(np.log(level), np.log(self.levels)[rising], 1.0 + rising))
 
 
 class Registry(Generic[Function]):

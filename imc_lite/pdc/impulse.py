@@ -19,8 +19,8 @@ FEWEST = 0.015  # share of the pixels that are judged; clean pictures stay far b
 SMOOTH = 16.0
 
 
-def impulse_severity(image: np.ndarray) -> int:
-    """The severity, 1-5, that impulse noise in a picture is nearest to; 0 where the pixels show none.
+def impulse_strength(image: np.ndarray) -> float:
+    """The strength, 1-5, of the impulse noise in a picture, between the bank's levels; 0 where the pixels show none.
 
     Args:
         image: uint8 [H, W, 3], of its own size.
@@ -30,7 +30,7 @@ def impulse_severity(image: np.ndarray) -> int:
     planes = np.moveaxis(middle[..., :1] if (middle[..., :1] == middle).all() else middle, 2, 0)
     good = (planes > 0) & (planes < 255)
     if 1 - good.mean() < FEWEST or min(planes.shape[1:]) < 3:
-        return 0
+        return 0.0
     count = _around(good.astype(np.uint8))
     total = _around(np.where(good, planes, 0).astype(np.uint16))
     mean = total / np.maximum(count, 1)
@@ -41,9 +41,8 @@ def impulse_severity(image: np.ndarray) -> int:
     share = impulses.sum() / max(judged.sum(), 1)
     smooth = np.abs(inner - mean)[judged & ordinary]
     if judged.mean() < FEWEST or share < FEWEST or not len(smooth) or np.median(smooth) > SMOOTH:
-        return 0
-    levels = np.array(IMAGE_NOISE.find("impulse").levels)
-    return 1 + int(np.abs(np.log(share / levels)).argmin())
+        return 0.0
+    return IMAGE_NOISE.find("impulse").strength(share)
 
 
 def _around(planes: np.ndarray) -> np.ndarray:

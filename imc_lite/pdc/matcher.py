@@ -72,7 +72,7 @@ class Matcher:
         features, float64 [1, F]."""
         if not score <= self.unknown_limit:
             # The farther beyond the limit, the surer.
-            return Noise("unknown", 0, float(1 - 0.5 * self.unknown_limit / score)), False
+            return Noise("unknown", 0, float(1 - 0.5 * self.unknown_limit / score), 0.0), False
         by_kind: dict[str, float] = {}
         for kind, probability in zip(self.kinds, probabilities, strict=True):
             by_kind[kind] = by_kind.get(kind, 0.0) + float(probability)
@@ -83,8 +83,9 @@ class Matcher:
             kind, by_kind["clean"] = ("bias_field" if biased > 0.5 else "clean"), both * (1 - biased)
             by_kind["bias_field"] = both * biased
         inside = np.where([k == kind for k in self.kinds], probabilities, 0)
-        severity = round(float(inside @ np.array(self.severities) / inside.sum()))
-        return Noise(kind, severity, min(1.0, by_kind[kind])), score <= self.in_distribution_limit
+        # The expectation over the severities of that kind.
+        strength = float(inside @ np.array(self.severities) / inside.sum())
+        return Noise(kind, round(strength), min(1.0, by_kind[kind]), strength), score <= self.in_distribution_limit
 
     def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities [B, K] of the prototypes, out-of-distribution scores [B]."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
 from imc_lite.pdc.full_size import restore_full_size
-from imc_lite.pdc.impulse import impulse_severity
+from imc_lite.pdc.impulse import impulse_strength
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.restorers import restore
-from imc_lite.pdc.waves import spike_severity
+from imc_lite.pdc.waves import spike_strength
 from imc_lite.results import ImageReport, Noise
 
 SURE = 0.99  # of what the pixels show
@@ -160,14 +160,14 @@ def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: n
         pixels: uint8 [H, W, 3] RGB.
         stats: float32 [S], of the encoder's pass over them.
     """
-    if severity := spike_severity(pixels):
-        restored = restore(pixels, "spike", severity)
+    if strength := spike_strength(pixels):
+        restored = restore(pixels, "spike", round(strength))
         again = model.perceive(restored)
         behind, in_distribution, score = prototypes.matcher.examine(again.stats, model.evidence)
-        return Look(Noise("spike", severity, SURE), in_distribution, score, behind, restored, again)
+        return Look(Noise("spike", round(strength), SURE, strength), in_distribution, score, behind, restored, again)
     noise, in_distribution, score = prototypes.matcher.examine(stats, model.evidence)
-    if noise.kind not in ("clean", "impulse") and (severity := impulse_severity(pixels)):
-        noise = Noise("impulse", severity, SURE)
+    if noise.kind not in ("clean", "impulse") and (strength := impulse_strength(pixels)):
+        noise = Noise("impulse", round(strength), SURE, strength)
     return Look(noise, in_distribution, score)
 
 

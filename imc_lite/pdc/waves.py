@@ -70,18 +70,16 @@ def _window(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return window * (2 / window.sum()), np.hypot(down, across) * SIDE >= SLOWEST
 
 
-def spike_severity(image: np.ndarray) -> int:
-    """The severity, 1-5, of the spike whose wave a picture shows; 0 where it shows none.
+def spike_strength(image: np.ndarray) -> float:
+    """The strength, 1-5, of the spike whose wave a picture shows, between the bank's levels; 0 where it shows none.
 
     Args:
         image: uint8 [H, W, 3], of its own size.
     """
     wave = find_wave(image)
     if wave is None:
-        return 0
-    levels = np.array(IMAGE_NOISE.find("spike").levels)
-    share = wave.amplitude / max(float(_middle(image, SIDE).mean()), 1.0)
-    return 1 + int(np.abs(np.log(share / levels)).argmin())
+        return 0.0
+    return IMAGE_NOISE.find("spike").strength(wave.amplitude / max(float(_middle(image, SIDE).mean()), 1.0))
 
 
 def remove_waves(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
