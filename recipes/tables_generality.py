@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from committed import percent, read, with_interval
+from committed import RESULTS, percent, read, with_interval
 from tables_robustness import FINDINGS
+
+from imc_lite.bench import tables as bench
+from imc_lite.bench.report import PICTURE
+from imc_lite.bench.tables import load_results
 
 TOGETHER = {"all": "all", "of_the_banks_kinds": "of these, kinds that can be named"}
 SETS = {
@@ -85,6 +89,52 @@ def left_out() -> str:
     ]
     worse = [f"{name} under {noise}" for name, row in found["kinds"].items() for noise in row["significantly_worse"]]
     return "\n".join([*lines, "", f"{'; '.join(kinds)}. Made significantly worse: {', '.join(worse) or 'none'}."])
+
+
+def restorers() -> str:
+    """Restorers of libraries beside ours, by kind of noise."""
+    found = read("restorers")
+    lines = ["| noise | restored by | tokens' error | beyond ours (95 % interval) | ms |", "|---|---|---|---|---|"]
+    for kind, ways in found["kinds"].items():
+        for name, row in sorted(ways.items(), key=lambda way: way[1]["error"]):
+            low, high = row["beyond_ours_95ci"]
+            apart = f"{low:+.2f} to {high:+.2f}" if (low, high) != (0, 0) else ""
+            cells = [kind.replace("_", " "), name, f"{row['error']:.2f}", apart, f"{row['milliseconds']:.0f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    used = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return "\n".join([*lines, "", f"{found['pictures']} training pictures; {used}."])
+
+
+def vit() -> str:
+    """A vision transformer that learnt from the default model, beside it on the same views."""
+    found, rows = read("vit"), []
+    for model in ("default model", "vision transformer"):
+        part = found[model]
+        rows += [(f"{model}, {title}", part[name], "") for name, title in TOGETHER.items()]
+    part = found["vision transformer"]
+    rows += [(SETS[name], figures, "") for name, figures in part["by_set"].items()]
+    for name, figures in part["by_noise"].items():
+        most = ", ".join(f"{k.replace('_', ' ')} {n}" for k, n in list(part["named"]["verdicts"][name].items())[:3])
+        rows.append((name, figures, most))
+    clean, named = part["clean"], part["named"]
+    return "\n".join(
+        [
+            *_table("noise", rows, "named, of so many pictures"),
+            "",
+            f"{part['pictures']} test pictures, prototypes fitted to {part['fitted_to']}. The same pictures without "
+            f"noise, at other sizes: {percent(clean['noisy'])} right, {percent(clean['pdc'])} with PDC; called clean "
+            f"{percent(named['clean_called_clean'])}. Noise that can be named is named right in "
+            f"{percent(named['right'])} (the default model's: "
+            f"{percent(found['default model']['named']['right'])}). Made significantly worse: "
+            f"{', '.join(part['significantly_worse']) or 'none'}.",
+        ]
+    )
+
+
+def vit_own() -> str:
+    """The benchmark of that transformer, under noise of the own bank."""
+    found = load_results(RESULTS / "vit" / "results.json")
+    return bench.noise_table(found, "image", PICTURE)
 
 
 def _known(name: str, found: dict[str, Any]) -> tuple[str, dict[str, Any], str]:

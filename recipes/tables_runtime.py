@@ -112,6 +112,17 @@ def hf() -> str:
     return "\n".join([*lines, "", said])
 
 
+def wide() -> str:
+    """How long remedies take to fit for wide towers."""
+    found = read("wide")
+    lines = ["| columns | tokens of a picture | processor time | from start to end | file | memory |", "|---" * 6 + "|"]
+    for columns, row in found["columns"].items():
+        times = (f"{row[name] / 60:.1f} min" for name in ("processor_seconds", "seconds"))
+        sizes = (f"{row[name]:.1f} GiB" for name in ("scratch_gib", "peak_gib"))
+        lines.append(f"| {' | '.join([columns, str(row['tokens_of_a_picture']), *times, *sizes])} |")
+    return "\n".join([*lines, "", f"{found['pictures']} pictures under {found['conditions']} conditions each."])
+
+
 def portability() -> str:
     found = read("portability")
     lines = ["| encoder run by | verdicts that differ | largest difference of a statistic |", "|---|---|---|"]

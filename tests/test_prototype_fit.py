@@ -9,6 +9,7 @@ import pytest
 
 from imc_lite.bench.data import Case
 from imc_lite.pdc.familiarity import fit_clusters
+from imc_lite.pdc.fit import leading
 from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
 from imc_lite.pdc.fit.low_rank_map import RESTORED, RIDGE, Sums, fit_low_rank_map, fit_remedies
 from imc_lite.pdc.prototypes import MAP_ARRAYS
@@ -145,6 +146,33 @@ def test_remedies_share_a_map_and_each_severity_keeps_what_pays():
     assert used["gaussian"] == used["speckle"] != used["motion_blur"] and all(len(u) == 1 for u in used.values())
     assert len(maps["down"]) == 2 and maps["down"].shape[1:] == (width, 16)
     assert all(by[kind, 4].after < 0.3 * by[kind, 4].before for kind in turned)
+
+
+def test_maps_of_a_wide_tower_are_found_in_its_leading_directions(monkeypatch):
+    rng = np.random.default_rng(0)
+    pictures, places, width = 24, 20, 80
+    clean = 2 + rng.normal(size=(pictures, places, 8)) @ rng.normal(size=(8, width))
+    turned = rng.normal(size=(width, width)) / np.sqrt(width)
+    views = [clean + 0.2 * s * (clean @ turned - 1) if kind == "defocus" else clean for kind, s in NAMED]
+    tokens = np.stack([clean, *views, *(views[i] for i in RESTORED)], 1)
+    tokens = (tokens + 0.01 * rng.normal(size=tokens.shape)).astype(np.float16)
+    whole, whole_maps, _ = fit_remedies(tokens, np.arange(pictures) % 4, rank=16)
+    monkeypatch.setattr(leading, "COLUMNS", 24)
+    monkeypatch.setattr(leading, "SAMPLE", 512)
+    found, maps, _ = fit_remedies(tokens, np.arange(pictures) % 4, rank=16)
+    assert [(r.kind, r.restore, r.map_index) for r in found] == [(r.kind, r.restore, r.map_index) for r in whole]
+    assert maps["down"].shape == whole_maps["down"].shape == (1, width, 16)
+    seen = tokens[:, 1 + NAMED.index(("defocus", 4))].astype(np.float32)
+    moved, wanted = (
+        LowRankMap(**{name: m[name][0].astype(np.float32) for name in MAP_ARRAYS}).apply(seen)
+        for m in (maps, whole_maps)
+    )
+    assert np.abs(moved - wanted).max() < 0.05 * np.abs(wanted - seen).max() > 0
+    directions = leading.leading_directions(tokens, 0)
+    assert directions.shape == (width, 24) and np.abs(directions.T @ directions - np.eye(24)).max() < 1e-4
+    # All of what varies is among them, the mean too.
+    rest = tokens.astype(np.float32) - tokens.astype(np.float32) @ directions @ directions.T
+    assert (rest**2).mean() < 2e-4
 
 
 def test_a_map_is_for_pictures_whose_tokens_it_leads_back():

@@ -24,6 +24,7 @@ from imc_lite.pdc.features import QUADRANTS, features
 from imc_lite.pdc.fit.bias_field import fit_bias_field
 from imc_lite.pdc.fit.crossfit import draw_folds
 from imc_lite.pdc.fit.discriminant import CLUSTERS, KNOWN, NAMED, OUT_OF_DISTRIBUTION, fit_matcher
+from imc_lite.pdc.fit.leading import COLUMNS
 from imc_lite.pdc.fit.low_rank_map import (
     DEFAULT_RANK,
     DEFAULT_RIDGE,
@@ -168,12 +169,18 @@ class Observed:
     Attributes:
         features: float64 [52, F], in the order of `CONDITIONS`.
         biased: float64 [15, F] under bias fields, [5, F] where no bias-field classifier is fitted.
-        tokens: float16 [1 + 51 + restored ones, N, D] as `fit_remedies` takes them, N at most 256.
+        tokens: float16 [1 + 51 + restored ones, N, D] as `fit_remedies` takes them, N at most 256
+            and fewer of a tower whose tokens are wide.
     """
 
     features: np.ndarray
     biased: np.ndarray
     tokens: np.ndarray
+
+
+def tokens_kept(count: int, width: int) -> int:
+    """Of a picture's tokens so many are kept to fit the maps, of wide ones fewer, so that files and sums stay small."""
+    return min(count, MOST_TOKENS, max(1, MOST_TOKENS * COLUMNS // width))
 
 
 def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Observed:
@@ -209,5 +216,6 @@ def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Ob
     ]
     biased = np.concatenate([found[first], *(features(stats, model.statistics)[None] for stats in more)])
     # The same places in every picture, strewn, so that rows and columns of the grid are all met.
-    places = np.sort(np.random.default_rng(0).permutation(len(seen[0].tokens))[:MOST_TOKENS])
+    count, width = seen[0].tokens.shape
+    places = np.sort(np.random.default_rng(0).permutation(count)[: tokens_kept(count, width)])
     return Observed(found, biased, np.stack([p.tokens[places] for p in seen]).astype(np.float16))

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from imc_lite.pdc.familiarity import CLUSTERS, Familiarity, cluster, fit_clusters, pooled
 from imc_lite.pdc.fit.crossfit import FOLDS
 from imc_lite.pdc.fit.discriminant import NAMED
+from imc_lite.pdc.fit.leading import leading_directions
 from imc_lite.pdc.prototypes import MAP_ARRAYS
 from imc_lite.pdc.remedies import WORTH, LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS
@@ -62,12 +63,13 @@ class Sums:
             getattr(self, name).__iadd__(getattr(other, name))
         return self
 
-    def fit(self, rank: int, ridge: float = RIDGE) -> LowRankMap:
-        """The map of all that was added, as `fit_low_rank_map` finds it."""
+    def fit(self, rank: int, ridge: float = RIDGE, inside: np.ndarray | None = None) -> LowRankMap:
+        """The map of all that was added, as `fit_low_rank_map` finds it; `inside`: the directions, float32 [W, D], that
+        what was added is along (`leading_directions`), beside which the map leaves tokens as they are."""
         x_mean, y_mean = self.x / self.count, self.y / self.count
         gram = self.xx - self.count * np.outer(x_mean, x_mean)
         toward = self.xy - self.count * np.outer(x_mean, y_mean) - gram
-        return _widest(gram.astype(np.float32), toward.astype(np.float32), x_mean, y_mean, rank, ridge)
+        return _widest(gram.astype(np.float32), toward.astype(np.float32), x_mean, y_mean, rank, ridge, inside)
 
 
 def fit_remedies(
@@ -96,7 +98,8 @@ def fit_remedies(
     where |= {(i, True): 1 + len(NAMED) + n for n, i in enumerate(RESTORED)}
     pictures = pooled(clean)
     known = [_clean_clusters(pictures[folds != fold], seed) for fold in range(FOLDS)]
-    bare, mapped, left, fitted = _fit_families(tokens, where, folds, rank, ridge, known)
+    inside = leading_directions(tokens, seed)
+    bare, mapped, left, fitted = _fit_families(tokens, where, folds, rank, ridge, known, inside)
     bare, mapped = ({view: error / variance for view, error in errors.items()} for errors in (bare, mapped))
     worth = {family for family, views in _families(where).items() if _saved(views, bare, mapped) >= WORTH}
     remedies: list[Remedy] = []
@@ -129,33 +132,42 @@ def _clean_clusters(values: np.ndarray, seed: int) -> Familiarity:
 
 
 def _fit_families(
-    tokens: np.ndarray, where: dict[View, int], folds: np.ndarray, rank: int, ridge: float, known: list[Familiarity]
+    tokens: np.ndarray,
+    where: dict[View, int],
+    folds: np.ndarray,
+    rank: int,
+    ridge: float,
+    known: list[Familiarity],
+    inside: np.ndarray | None,
 ) -> tuple[dict[View, float], dict[View, float], dict[View, np.ndarray], dict[Family, LowRankMap]]:
     """Mean squared error of every view, as it is and with the map of its family where its picture was not fitted on;
     how far from clean pictures the map leaves its tokens there, float64 [P]; and the maps. `where`: the place of each
-    view in `tokens`; `known`: the clean pictures outside each fold."""
+    view in `tokens`; `known`: the clean pictures outside each fold; `inside`: directions [D, K] that maps are fitted
+    in, None for all."""
     clean = tokens[:, 0].astype(np.float32)
+    truth = clean if inside is None else clean @ inside
     families = _families(where)
     bare: dict[View, float] = {}
     mapped: dict[View, float] = dict.fromkeys(where, 0.0)
     left = {view: np.empty(len(tokens)) for view in where}
     fitted: dict[Family, LowRankMap] = {}
     for family, views in tqdm(families.items(), unit="map", desc="remedies", disable=None):
-        parts = [Sums(clean.shape[2]) for _ in range(FOLDS)]
+        parts = [Sums(truth.shape[2]) for _ in range(FOLDS)]
         for view in views:
             seen = tokens[:, where[view]].astype(np.float32)
             bare[view] = float(((seen - clean) ** 2).mean())
+            shown = seen if inside is None else seen @ inside
             for fold, part in enumerate(parts):
-                part.add(seen[folds == fold], clean[folds == fold])
+                part.add(shown[folds == fold], truth[folds == fold])
         for fold in range(FOLDS):
             held = folds == fold
-            cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank, ridge)
+            cross = _together([part for other, part in enumerate(parts) if other != fold]).fit(rank, ridge, inside)
             for view in views:
                 seen = tokens[held, where[view]].astype(np.float32)
                 moved = cross.apply(seen)
                 mapped[view] += float(((moved - clean[held]) ** 2).sum()) / clean.size
                 left[view][held] = known[fold].distance(moved)
-        fitted[family] = _together(parts).fit(rank, ridge)
+        fitted[family] = _together(parts).fit(rank, ridge, inside)
     return bare, mapped, left, fitted
 
 
@@ -203,13 +215,23 @@ def fit_low_rank_map(x: np.ndarray, y: np.ndarray, rank: int) -> LowRankMap:
 
 
 def _widest(
-    gram: np.ndarray, toward: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray, rank: int, ridge: float
+    gram: np.ndarray,
+    toward: np.ndarray,
+    x_mean: np.ndarray,
+    y_mean: np.ndarray,
+    rank: int,
+    ridge: float,
+    inside: np.ndarray | None = None,
 ) -> LowRankMap:
-    """From the centred x x and x (y - x), float32 [D, D], and the means."""
-    steadied = gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
+    """From the centred x x and x (y - x), float32 [D, D], and the means; all are along `inside` where that is given."""
+    width = len(gram) if inside is None else len(inside)
+    steadied = gram + ridge * np.trace(gram) / width * np.eye(len(gram), dtype=np.float32)
     weights = np.linalg.solve(steadied, toward)
     directions = np.linalg.eigh(weights.T @ gram @ weights)[1][:, : -rank - 1 : -1]
-    return _rounded(weights @ directions, directions, x_mean, y_mean)
+    down = weights @ directions
+    if inside is not None:
+        down, directions, x_mean, y_mean = inside @ down, inside @ directions, inside @ x_mean, inside @ y_mean
+    return _rounded(down, directions, x_mean, y_mean)
 
 
 def _rounded(down: np.ndarray, directions: np.ndarray, x_mean: np.ndarray, y_mean: np.ndarray) -> LowRankMap:
