@@ -121,6 +121,7 @@ def vit() -> str:
         [
             *_table("noise", rows, "named, of so many pictures"),
             "",
+            "Sets of pictures and single noises are the transformer's rows. "
             f"{part['pictures']} test pictures, prototypes fitted to {part['fitted_to']}. The same pictures without "
             f"noise, at other sizes: {percent(clean['noisy'])} right, {percent(clean['pdc'])} with PDC; called clean "
             f"{percent(named['clean_called_clean'])}. Noise that can be named is named right in "
