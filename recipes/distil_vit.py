@@ -14,6 +14,7 @@ Sources: LLaVA-1.5 (arXiv 2310.03744), CLIP (arXiv 2103.00020), distillation of 
 from __future__ import annotations
 
 import argparse
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,7 +53,7 @@ VISION = {
     "patch_size": PATCH,
 }
 SIDE = ENCODER.side // PATCH  # of the student's grid; two by two of its tokens are one of the teacher's
-TAUGHT = 5  # side of the teacher's
+TAUGHT = math.isqrt(ENCODER.tokens)  # side of the teacher's
 PIXELS = {"mean": 0.0, "std": 0.5}  # of shares of 255; LLaVA pads with the mean, and the teacher with black
 DRAWN = 64  # views at once
 IMAGE = "<image>"
@@ -86,15 +87,15 @@ class Views:
 
     def __init__(self, folder: Path, name: str, count: int, width: int) -> None:
         """Open the files, or make them."""
-        shapes = {"pixels": (np.uint8, (count, ENCODER.side, ENCODER.side, 3))}
-        shapes["embeddings"] = (np.float16, (count, TAUGHT**2, width))
         self.mark = folder / f"{name}.done"
-        self.arrays = {}
-        for what, (dtype, shape) in shapes.items():
+
+        def file(what: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
             path = folder / f"{name}_{what}.npy"
             mode = "r+" if self.mark.exists() and path.exists() else "w+"
-            self.arrays[what] = np.lib.format.open_memmap(path, mode, dtype, shape)
-        self.pixels, self.embeddings = self.arrays["pixels"], self.arrays["embeddings"]
+            return np.lib.format.open_memmap(path, mode, dtype, (count, *shape))
+
+        self.pixels = file("pixels", np.uint8, (ENCODER.side, ENCODER.side, 3))
+        self.embeddings = file("embeddings", np.float16, (TAUGHT**2, width))
 
     def fill(self, pictures: Pictures, views: list, teacher: Teacher, workers: int) -> None:
         """Draw the views that are not drawn yet and show them to the teacher."""
@@ -107,13 +108,16 @@ class Views:
                 self.embeddings[some] = list(pool.map(teacher.embeddings, self.pixels[some]))
                 self.mark.write_text(str(min(at + DRAWN, len(views))))
 
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Pixels as the student takes them, float32 [B, 3, 320, 320]; embeddings float32 [B, 100, width]."""
+    def shown(self, rows: np.ndarray) -> Tensor:
+        """Pixels as the student takes them, float32 [B, 3, 320, 320]."""
         pixels = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2).float() / 255
+        return (pixels - PIXELS["mean"]) / PIXELS["std"]
+
+    def wanted(self, rows: np.ndarray) -> Tensor:
+        """What the student should make of them, float32 [B, 100, width]."""
         taught = torch.from_numpy(self.embeddings[rows]).float().unflatten(1, (TAUGHT, TAUGHT))
         times = SIDE // TAUGHT
-        wanted = taught.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1, 2)
-        return (pixels - PIXELS["mean"]) / PIXELS["std"], wanted
+        return taught.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1, 2)
 
 
 def student(lm: nn.Module, words: dict[str, int]) -> LlavaForConditionalGeneration:
@@ -183,10 +187,11 @@ def explained(seeing: Seeing, held: Views, batch: int) -> float:
     """Share of the embeddings' variance, over views in each place, that the student explains; 1 is all of it."""
     missed, total = 0.0, 0.0
     rows = np.arange(len(held.pixels))
-    mean = held.batch(rows)[1].mean(0)
+    mean = held.wanted(rows).mean(0)
     for at in range(0, len(rows), batch):
-        pixels, wanted = held.batch(rows[at : at + batch])
-        missed += float((seeing(pixels) - wanted).square().sum())
+        some = rows[at : at + batch]
+        wanted = held.wanted(some)
+        missed += float((seeing(held.shown(some)) - wanted).square().sum())
         total += float((wanted - mean).square().sum())
     return round(1 - missed / total, 4)
 
@@ -198,19 +203,19 @@ def train(seeing: Seeing, views: Views, held: Views, args: argparse.Namespace) -
     params = list(seeing.parameters())
     optimizer = torch.optim.AdamW(params, lr=args.rate, weight_decay=args.decay, betas=(0.9, 0.98))
     sample = np.sort(np.random.default_rng(args.seed).permutation(len(views.pixels))[:2000])
-    spread = views.batch(sample)[1].var(0).mean()  # a loss of 1 is knowing the place alone
+    spread = views.wanted(sample).var(0).mean()  # a loss of 1 is knowing the place alone
     saved = args.out / "distil_checkpoint.safetensors"
     done, log = resume(saved, params, [], optimizer)
     losses: list[float] = []
     while not pace.over(done):
         epoch, place = divmod(done * args.batch, len(views.pixels) // args.batch * args.batch)
         turn = np.random.default_rng((args.seed, epoch)).permutation(len(views.pixels))
-        pixels, wanted = views.batch(np.sort(turn[place : place + args.batch]))
+        some = np.sort(turn[place : place + args.batch])
         for group in optimizer.param_groups:
             group["lr"] = args.rate * pace.factor(done)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.fast):
-            out = seeing(pixels)
-        loss = (out - wanted).square().mean() / spread
+            out = seeing(views.shown(some))
+        loss = (out - views.wanted(some)).square().mean() / spread
         loss.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()

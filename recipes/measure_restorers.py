@@ -69,7 +69,7 @@ def smoothed(method: Callable[[np.ndarray, float], np.ndarray], image: np.ndarra
     from skimage.restoration import estimate_sigma
 
     values = small(image)
-    sigma = estimate_sigma(values, average_sigmas=True, channel_axis=-1 if values.ndim == 3 else None)
+    sigma = estimate_sigma(values, average_sigmas=True, channel_axis=_axis(values))
     return as_picture(method(values, float(sigma)))
 
 
@@ -78,7 +78,7 @@ def smoothed_logarithm(method: Callable[[np.ndarray, float], np.ndarray], image:
     from skimage.restoration import estimate_sigma
 
     values = np.log(np.maximum(small(image), LEAST))
-    sigma = estimate_sigma(values, average_sigmas=True, channel_axis=-1 if values.ndim == 3 else None)
+    sigma = estimate_sigma(values, average_sigmas=True, channel_axis=_axis(values))
     low, width = values.min(), max(np.ptp(values), 1e-6)
     return as_picture(np.exp(method((values - low) / width, float(sigma / width)) * width + low))
 

@@ -32,11 +32,11 @@ DIRECTIONS = 300
 def made_up(path: Path, pictures: int, width: int, seed: int) -> np.ndarray:
     """Tokens float16 [P, V, N, D] in a file, as `observe_all` leaves them."""
     rng = np.random.default_rng(seed)
-    shape = (pictures, 1 + len(NAMED) + len(RESTORED), tokens_kept(GRID, width), width)
+    conditions = [("clean", 0), *NAMED, *(NAMED[i] for i in RESTORED)]
+    shape = (pictures, len(conditions), tokens_kept(GRID, width), width)
     tokens = np.memmap(path, np.float16, "w+", shape=shape)
     spread = rng.normal(size=(DIRECTIONS, width)).astype(np.float32) / np.sqrt(np.arange(1, 1 + DIRECTIONS))[:, None]
     turned = {kind: 0.1 * rng.normal(size=(DIRECTIONS, DIRECTIONS)) / DIRECTIONS**0.5 for kind, _ in NAMED}
-    conditions = [("clean", 0), *NAMED, *(NAMED[i] for i in RESTORED)]
     for picture in tokens:
         inside = rng.normal(size=(shape[2], DIRECTIONS))
         for view, (kind, severity) in zip(picture, conditions, strict=True):
@@ -71,7 +71,7 @@ def main() -> None:
         "command": "python recipes/measure_wide.py -o recipes/results/wide.json",
         "seed": args.seed,
         "pictures": args.pictures,
-        "conditions": 1 + len(NAMED) + len(RESTORED),
+        "conditions": tokens.shape[1],
         "system": platform.machine(),
         "columns": found,
     }

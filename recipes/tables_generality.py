@@ -10,7 +10,6 @@ from tables_robustness import FINDINGS
 
 from imc_lite.bench import tables as bench
 from imc_lite.bench.report import PICTURE
-from imc_lite.bench.tables import load_results
 
 TOGETHER = {"all": "all", "of_the_banks_kinds": "of these, kinds that can be named"}
 SETS = {
@@ -32,9 +31,7 @@ def generality() -> str:
     found = read("generality")
     rows = [(title, found[name], "") for name, title in TOGETHER.items()]
     for name, figures in found["by_noise"].items():
-        verdicts = found["named"]["verdicts"][name]
-        most = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in list(verdicts.items())[:3])
-        rows.append((name, figures, most))
+        rows.append((name, figures, _most(found["named"]["verdicts"][name])))
     clean, named = found["clean"], found["named"]
     worse = ", ".join(found["significantly_worse"]) or "none"
     return "\n".join(
@@ -70,8 +67,7 @@ def unseen() -> str:
     found = read("unseen")
     rows = [("all", found["all"], "")]
     for name, figures in found["by_noise"].items():
-        most = ", ".join(f"{k.replace('_', ' ')} {n}" for k, n in list(found["verdicts"][name].items())[:3])
-        rows.append((name, figures, most))
+        rows.append((name, figures, _most(found["verdicts"][name])))
     worse = ", ".join(found["significantly_worse"]) or "none"
     return "\n".join([*_table("noise", rows, "named, of so many pictures"), "", f"Made significantly worse: {worse}."])
 
@@ -114,8 +110,7 @@ def vit() -> str:
     part = found["vision transformer"]
     rows += [(SETS[name], figures, "") for name, figures in part["by_set"].items()]
     for name, figures in part["by_noise"].items():
-        most = ", ".join(f"{k.replace('_', ' ')} {n}" for k, n in list(part["named"]["verdicts"][name].items())[:3])
-        rows.append((name, figures, most))
+        rows.append((name, figures, _most(part["named"]["verdicts"][name])))
     clean, named = part["clean"], part["named"]
     return "\n".join(
         [
@@ -134,8 +129,12 @@ def vit() -> str:
 
 def vit_own() -> str:
     """The benchmark of that transformer, under noise of the own bank."""
-    found = load_results(RESULTS / "vit" / "results.json")
-    return bench.noise_table(found, "image", PICTURE)
+    return bench.noise_table(bench.load_results(RESULTS / "vit" / "results.json"), "image", PICTURE)
+
+
+def _most(verdicts: dict[str, int]) -> str:
+    """The three kinds that a noise is called most often, and how often."""
+    return ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in list(verdicts.items())[:3])
 
 
 def _known(name: str, found: dict[str, Any]) -> tuple[str, dict[str, Any], str]:

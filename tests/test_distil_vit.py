@@ -63,7 +63,7 @@ def test_its_processor_shows_it_what_views_do(processor, chest):
 def test_four_tokens_of_the_student_are_one_of_the_teacher(tmp_path):
     held = recipe.Views(tmp_path, "val", 1, 3)
     held.embeddings[0] = np.arange(25)[:, None] + np.array([0, 0.25, 0.5])
-    _, wanted = held.batch(np.array([0]))
+    wanted = held.wanted(np.array([0]))
     for row, column in ((0, 0), (3, 9), (9, 4)):
         assert wanted[0, 10 * row + column].tolist() == [5 * (row // 2) + column // 2 + x for x in (0, 0.25, 0.5)]
 
