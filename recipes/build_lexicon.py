@@ -138,7 +138,8 @@ def main() -> None:
     lexicon = Lexicon.of(domain, ours, general, ())
     sure = {*domain, *ours, *frequent[:SURE]}
     # What a rule of the lexicon derives, such as a British spelling, takes no place in the list.
-    rare = {w for w in acronyms if w not in lexicon.rank}
+    # An acronym is right where it stands, also where a list has it among the words that may be proposed.
+    rare = acronyms - {*domain}
     full, abbreviated = codes(args.sources, CODES), codes(args.sources, ABBREVIATED)
     rare |= {
         w

@@ -20,6 +20,7 @@ def listed(name):
 
 
 CLEAN, DAMAGED = listed("clean.txt"), [line.split("\t") for line in listed("damaged.tsv")]
+ABBREVIATED = listed("abbreviations.txt")
 # What short forms become where they are written out; every other clean question stays as it is.
 WRITTEN_OUT = {
     "L hip fx?": "L hip fracture?",
@@ -45,6 +46,11 @@ def test_no_word_of_a_clean_question_is_doubted():
         doubted = {words[i].core for i in strange(words, starts, LEXICON) if not is_name(words, i)}
         assert {w for w in doubted if w.lower() not in READINGS} <= {"en"}, question
         assert is_english(question, LEXICON), question
+
+
+@pytest.mark.slow
+def test_abbreviations_of_clinics_are_not_taken_for_damaged_words(default_model):
+    assert {q: r.repaired for q in ABBREVIATED if (r := repair(default_model, q)).repaired != q} == {}
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from imc_lite.sms.channel import FAR_KEY, LOST, MISREAD, NEAR_KEY, SWAP, VOWEL, 
 from imc_lite.sms.lexicon import default_lexicon
 from imc_lite.sms.metered import BUDGET, Metered, SpentError
 from imc_lite.sms.opposites import intact, opposites
-from imc_lite.sms.proposers import propose
+from imc_lite.sms.proposers import propose, propose_at
 from imc_lite.sms.question import is_english
 from imc_lite.sms.symbols import is_address, is_symbol
 from imc_lite.sms.text import join, split
@@ -31,7 +31,8 @@ GUARDED = {
     ),
     "negation": (
         "no not nor never none neither without absent absence cannot isn't aren't doesn't don't wasn't "
-        "weren't hasn't haven't can't normal abnormal normally abnormally non un",
+        "weren't hasn't haven't can't isnt arent doesnt dont didnt wasnt werent hasnt havent hadnt cant couldnt wont "
+        "wouldnt shouldnt normal abnormal normally abnormally non un",
         "witout",
     ),
     "position": (
@@ -64,8 +65,10 @@ GUARDED = {
         "biospy",
     ),
     "number": (
-        "zero one two three four five six seven eight nine ten first second third fourth fifth single double "
-        "multiple mm cm ml mg kg units",
+        "zero one two three four five six seven eight nine ten first second third fourth fifth eleven twelve "
+        "thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
+        "eighty ninety hundred thousand sixth seventh eighth ninth tenth eleventh twelfth single double multiple mm "
+        "cm ml mg kg units",
         "multple",
     ),
     "anatomy": (
@@ -74,7 +77,9 @@ GUARDED = {
         "head heart hilum hip humerus ileum ilium intestine jejunum kidney kidneys larynx liver lobe lung "
         "lungs mediastinum muscle neck pancreas pelvis pericardium perineum peritoneum pharynx pleura "
         "prostate pylorus rectum rib ribs sinus skull spine spleen stomach thalamus thorax trachea ureter "
-        "urethra uterus vein ventricle ventricles vertebra vertebrae ct mri mr",
+        "urethra uterus vein ventricle ventricles vertebra vertebrae ankle breast breasts cervix elbow finger foot "
+        "knee ligament nerve ovaries ovary shoulder tendon testes testicle testis thymus thyroid tongue tonsil wrist "
+        "ct mri mr",
         "mediastinm",
     ),
 }
@@ -102,6 +107,60 @@ def test_a_damaged_guarded_word_is_allowed_back_where_nothing_else_is_near(name)
     assert guard.allowed(damaged, target.text, rivals, known=False)
     assert not guard.ambiguous(damaged, target.text, LEXICON)
     assert not guard.allowed(damaged, target.text, ["not" if name != "negation" else "left"], known=False)
+
+
+@pytest.mark.parametrize(
+    ("seen", "meant", "left"),
+    [
+        ("rregular", "regular", True),
+        ("regulr", "regular", False),
+        ("mmature", "mature", True),
+        ("matrue", "mature", False),
+        ("mmobile", "mobile", True),
+        ("ssimilar", "similar", True),
+        ("simlar", "similar", False),
+        ("rresectable", "resectable", True),
+        ("witho", "with", True),
+        ("witht", "with", True),
+        ("wth", "with", False),
+        ("inflmation", "inflation", True),
+        ("inflatoin", "inflation", False),
+        ("atpical", "apical", True),
+        ("atpical", "atypical", True),
+        ("cordiac", "cardiac", False),
+        ("llobe", "lobe", False),
+        ("ehance", "enhance", False),
+        ("conusion", "confusion", True),
+        ("heatoma", "hematoma", True),
+        ("hyprxia", "hypoxia", True),
+        ("artritis", "arthritis", True),
+        ("tonge", "tone", True),
+        ("nprmal", "normal", False),
+        ("pesent", "present", False),
+        ("flled", "filled", False),
+    ],
+)
+def test_what_may_be_left_of_a_longer_word_is_not_read_as_the_shorter_one(seen, meant, left):
+    assert guard.ambiguous(seen, meant, LEXICON) is left
+
+
+def test_a_negation_without_its_apostrophe_stays():
+    for word in ("cant", "dont", "isnt", "wont"):
+        assert guard.protected(word) == "negation"
+        assert not guard.allowed(word, "can", [], known=False)
+
+
+@pytest.mark.parametrize("question", ["Was 10 mq given?", "Is it 3 rnm wide?", "Is the weight 5 kf?"])
+def test_a_few_letters_behind_a_number_are_not_guessed(question):
+    words, _ = split(question)
+    at = next(i for i, w in enumerate(words) if w.core in ("mq", "rnm", "kf"))
+    assert propose_at(words, at, LEXICON) == [] != propose(words[at].core, LEXICON)
+
+
+def test_shorthand_behind_a_number_is_read_unless_it_is_a_unit():
+    for question, doubted in (("Are there 2 fx?", ["fx"]), ("Is the volume 5 nl?", []), ("Nl heart size?", ["Nl"])):
+        words, starts = split(question)
+        assert [words[i].core for i in strange(words, starts, LEXICON)] == doubted
 
 
 def test_measures_are_guarded():

@@ -26,7 +26,7 @@ from imc_lite.sms.confusions import doubtful, settle_confusion
 from imc_lite.sms.lexicon import Lexicon, default_lexicon
 from imc_lite.sms.lost_words import fill
 from imc_lite.sms.metered import Metered, SpentError
-from imc_lite.sms.proposers import propose
+from imc_lite.sms.proposers import propose, propose_at
 from imc_lite.sms.question import in_capitals, is_english
 from imc_lite.sms.spaces import mend_spaces
 from imc_lite.sms.text import Word, cased, join, split
@@ -120,7 +120,7 @@ def repair_words(model: Metered, question: str, lexicon: Lexicon) -> Repaired:
         if damaged >= DAMAGED:
             filled, added = fill(model, [part for part in _parts(words, starts) if part])
         if damaged >= ALARM and not added:
-            further = [i for i in suspects(model, words, starts) if i not in {*doubted, *names}]
+            further = [i for i in suspects(model, words, starts, lexicon) if i not in {*doubted, *names}]
             named |= _settle_all(model, words, further, lexicon, edits)
     except SpentError:
         spent = True
@@ -151,7 +151,7 @@ def _settle_all(
     likeliest = [word.core for word in words]
     left = set()
     for i in doubted:
-        found = propose(words[i].core.lower(), lexicon)
+        found = propose_at(words, i, lexicon)
         if found:
             likeliest[i] = cased(found[0].text, words[i].core)
     for i in doubted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from imc_lite.results import Edit
 from imc_lite.sms import guard
 from imc_lite.sms.lexicon import Lexicon
 from imc_lite.sms.metered import Metered
-from imc_lite.sms.proposers import Candidate, propose
+from imc_lite.sms.proposers import Candidate, propose_at
 from imc_lite.sms.text import Word, cased
 from imc_lite.sms.verifier import posterior, weigh_places
 
@@ -22,7 +23,8 @@ SURE_READING = 0.98  # one that chooses between readings of a short form
 SURE_BESIDE_GUARDED = 0.99  # one that passes over a guarded word as near
 MOST, MOST_OF_COMMON = 8, 4  # candidates that the model weighs; the ninth was never right
 DEARER = 3.0  # than the cheapest one, at most
-SHORTEST = 2  # letters of a word that may be an abbreviation
+SHORTEST, SHORT = 2, 4  # letters of a word that may be an abbreviation, and of one that no list knows
+_VOWEL = re.compile(r"[aeiouy\d]")
 
 
 def settle(
@@ -45,7 +47,7 @@ def settle(
     """
     word = words[at].core
     source = word.lower()
-    found = propose(source, lexicon)
+    found = propose_at(words, at, lexicon)
     if found and found[0].reason == "shorthand":
         edit = _written_out(model, words, at, likeliest, found)
         chosen = None
@@ -104,6 +106,12 @@ def _permitted(source: str, target: Candidate, likely: float, found: Sequence[Ca
     others = [c for c in found if c.text != target.text]
     guarded = [c for c in others if c.slip <= target.slip and guard.protected(c.text)]
     if guarded and len(source) <= SHORTEST:
+        return False
+    # What is read into so few letters must not turn the question round ("nmo"); and consonants that no list has may be
+    # an abbreviation.
+    if len(source) <= SHORT and guard.protected(target.text) == "negation":
+        return False
+    if len(source) <= SHORT and not _VOWEL.search(source) and target.text not in lexicon.domain:
         return False
     if guarded and likely < SURE_BESIDE_GUARDED:
         return False

@@ -13,13 +13,14 @@ from imc_lite.sms import guard
 from imc_lite.sms.abbreviations import READINGS
 from imc_lite.sms.lexicon import Lexicon
 from imc_lite.sms.metered import Metered
-from imc_lite.sms.symbols import is_address, is_symbol
+from imc_lite.sms.symbols import behind_number, is_address, is_symbol
 from imc_lite.sms.text import Word, join
 from imc_lite.sms.verifier import REPAIR
 
 ASSESS = "Is this question damaged? {}"
 SURPRISE = -3.0  # log-probability below which a known word is doubted by a model that finds the question damaged
 SUSPECTS = 2  # known words that are doubted then
+ALSO_UNITS = frozenset(["nl", "u"])  # short forms that are units where a number stands before them
 # A reading of "r" that asks needs one of these behind it: "r the lungs clear?", but "r lung clear?"
 SUBJECTS = guard.LITTLE | {"any", "all", "both", "you"}
 
@@ -35,13 +36,20 @@ def strange(words: Sequence[Word], starts: Sequence[int], lexicon: Lexicon) -> l
     return [i for i in _readable(words, starts) if _strange(words, i, lexicon)]
 
 
-def suspects(model: Metered, words: list[Word], starts: Sequence[int]) -> list[int]:
-    """The words that the model itself would least have written there."""
+def suspects(model: Metered, words: list[Word], starts: Sequence[int], lexicon: Lexicon) -> list[int]:
+    """The words that the model itself would least have written there; not abbreviations and what else is right where it
+    stands, which the model hardly knows."""
     text = join(words)
     found = np.array(model.score(REPAIR.format(text), [text])[0])
     ends = [len(model.encode(join(words[: i + 1]).rstrip(" "))) for i in range(len(words))]
     likely = [float(part.sum()) for part in np.split(found, ends)[: len(words)]]
-    free = [i for i in _readable(words, starts) if not guard.protected(words[i].core.lower()) and not _symbol(words, i)]
+    free = [
+        i
+        for i in _readable(words, starts)
+        if not guard.protected(words[i].core.lower())
+        and words[i].core.lower() not in lexicon.rare
+        and not _symbol(words, i)
+    ]
     return sorted(i for i in sorted(free, key=likely.__getitem__)[:SUSPECTS] if likely[i] < SURPRISE)
 
 
@@ -59,6 +67,8 @@ def _strange(words: Sequence[Word], at: int, lexicon: Lexicon) -> bool:
         return False
     if core == "r" and at == 0 and len(words) > 1 and words[1].core.lower() not in SUBJECTS:
         return False  # "r the lungs clear?" asks "are", "r lung clear?" may mean the right one
+    if core in ALSO_UNITS and behind_number(before):  # "5 nl" is no normal
+        return False
     if core in READINGS and word.core in (core, core.capitalize()) and (len(core) > 1 or word.core == core):
         return True
     if not any(c.isalpha() for c in core) or guard.protected(core):

@@ -11,14 +11,15 @@ import re
 
 from imc_lite.sms.channel import reach, slips
 from imc_lite.sms.lexicon import Lexicon
-from imc_lite.sms.opposites import intact, opposites
+from imc_lite.sms.opposites import NEAR, intact, opposites
 
 CLASSES: dict[str, frozenset[str]] = {
     "side": frozenset(["left", "right", "bilateral", "bilaterally", "unilateral", "ipsilateral", "contralateral"]),
     "negation": frozenset(
         ["no", "not", "nor", "never", "none", "neither", "without", "absent", "absence", "cannot", "isn't", "aren't",
-         "doesn't", "don't", "wasn't", "weren't", "hasn't", "haven't", "can't", "normal", "abnormal", "normally",
-         "abnormally", "non", "un"]
+         "doesn't", "don't", "wasn't", "weren't", "hasn't", "haven't", "can't", "isnt", "arent", "doesnt", "dont",
+         "didnt", "wasnt", "werent", "hasnt", "havent", "hadnt", "cant", "couldnt", "wont", "wouldnt", "shouldnt",
+         "normal", "abnormal", "normally", "abnormally", "non", "un"]
     ),
     "position": frozenset(
         ["upper", "lower", "anterior", "posterior", "superior", "inferior", "lateral", "medial", "proximal", "distal",
@@ -45,7 +46,10 @@ CLASSES: dict[str, frozenset[str]] = {
     ),
     "number": frozenset(
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "first", "second",
-         "third", "fourth", "fifth", "single", "double", "multiple", "mm", "cm", "ml", "mg", "kg", "units"]
+         "third", "fourth", "fifth", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
+         "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+         "hundred", "thousand", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "single",
+         "double", "multiple", "mm", "cm", "ml", "mg", "kg", "units"]
     ),
     "anatomy": frozenset(
         ["abdomen", "adrenal", "aorta", "appendix", "arm", "artery", "bladder", "bone", "bowel", "brain", "brainstem",
@@ -55,7 +59,9 @@ CLASSES: dict[str, frozenset[str]] = {
          "mediastinum", "muscle", "neck", "pancreas", "pelvis", "pericardium", "perineum", "peritoneum", "pharynx",
          "pleura", "prostate", "pylorus", "rectum", "rib", "ribs", "sinus", "skull", "spine", "spleen", "stomach",
          "thalamus", "thorax", "trachea", "ureter", "urethra", "uterus", "vein", "ventricle", "ventricles",
-         "vertebra", "vertebrae", "ct", "mri", "mr"]
+         "vertebra", "vertebrae", "ankle", "breast", "breasts", "cervix", "elbow", "finger", "foot", "knee",
+         "ligament", "nerve", "ovaries", "ovary", "shoulder", "tendon", "testes", "testicle", "testis", "thymus",
+         "thyroid", "tongue", "tonsil", "wrist", "ct", "mri", "mr"]
     ),
 }  # fmt: skip
 # Words that may be put back: without them the question is broken, with them it asks what it asked. Not "with", "no",
@@ -65,6 +71,7 @@ LITTLE = frozenset(
     ["a", "an", "the", "is", "are", "was", "were", "be", "been", "do", "does", "did", "of", "in", "on", "at", "to",
      "for", "this", "that", "these", "those", "there", "it", "its", "can", "has", "have", "had", *ASKING]
 )  # fmt: skip
+SHORT = 5  # letters of words that have no opposite with "ir-", "im-", "il-", "in-" or "dis-" before them
 _WORD = re.compile(r"[\w'.,-]*\w")
 _CLASS_OF = {word: name for name, words in CLASSES.items() for word in words}
 # "12", "5.6cm", "T2", "L4-L5", "C3", "2nd": anything that may be a measure or a level.
@@ -82,11 +89,12 @@ def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
     """Whether a word may be repaired.
 
     Args:
-        source: the word as it stands, lower case; `known` if it is in the lexicon or a measure.
+        source: the word as it stands, lower case; `known` if it is in the lexicon or a measure. A negation stays
+            however it is written.
         target: what it would become; several words for shorthand.
         others: every other candidate as near to the source as the target.
     """
-    if known and protected(source):
+    if protected(source) and (known or protected(source) == "negation"):
         return False
     wanted = [w for w in target.split() if protected(w)]
     if not wanted:
@@ -116,11 +124,15 @@ def ambiguous(source: str, target: str, lexicon: Lexicon) -> bool:
         lexicon: says which opposites exist.
     """
     forms = slips(source)
+    # "rresectable", "ssimilar": no list needs to hold "irresectable".
+    if source[:2] in ("ll", "mm", "nn", "rr", "ss") and source[1:] == target and len(target) > SHORT:
+        return True
     for word in target.split():
         cost = reach(source, word)
         for other, margin in opposites(word, lexicon).items():
-            near = other in forms or reach(source, other) <= cost + margin
-            if near and not intact(source, word, other):
+            far = reach(source, other)
+            near = other in forms or far <= cost + NEAR
+            if (near or far <= cost + margin) and not intact(source, word, other, near):
                 return True
     return False
 

@@ -45,10 +45,17 @@ _GROUPS = (
     "myeloma myoma", "lipoma lymphoma", "osteoma ostoma", "papilla patella", "palpation palpitation", "aural oral",
 )  # fmt: skip
 MARGIN, MARGIN_OF_A_PAIR = 3.5, 4.0  # nats, of `imc_lite.sms.channel`
-_PAIRS: dict[str, set[str]] = {}
-for _group in _GROUPS:
-    for _word in _group.split():
-        _PAIRS.setdefault(_word, set()).update(w for w in _group.split() if w != _word)
+NEAR = 1.0  # nats that a word may lie above another and still be as near
+# Other things, of which one is far seldomer meant: they are in the way only where they are as near.
+_ALIKE = (
+    "atypical apical typical", "contusion confusion", "hematoma hepatoma", "inflammation inflation",
+    "arthritis arteritis", "hypoxia hyperoxia", "tongue tone",
+)  # fmt: skip
+_PAIRS: dict[str, dict[str, float]] = {}
+for _groups, _margin in ((_ALIKE, NEAR), (_GROUPS, MARGIN_OF_A_PAIR)):
+    for _group in _groups:
+        for _word in _group.split():
+            _PAIRS.setdefault(_word, {}).update((w, _margin) for w in _group.split() if w != _word)
 
 
 def opposites(word: str, lexicon: Lexicon) -> dict[str, float]:
@@ -66,17 +73,24 @@ def opposites(word: str, lexicon: Lexicon) -> dict[str, float]:
                 found |= {word.removesuffix(suffix) + other for other in group if other != suffix}
     # Nearly every word has a "non-" of its own: such ones must stand in a list.
     formed = {other for other in found if lexicon.known(other)} | {other for other in bare if lexicon.listed(other)}
-    return dict.fromkeys(formed - {word}, MARGIN) | {
-        other: MARGIN_OF_A_PAIR for other in _PAIRS.get(word, ()) if other != word
-    }
+    return _PAIRS.get(word, {}) | dict.fromkeys(formed - {word}, MARGIN)
 
 
-def intact(seen: str, meant: str, other: str) -> bool:
-    """Whether the letters that tell `meant` from `other`, and one beside them, stand undamaged in `seen`."""
-    begin = _common(meant, other)
-    end = min(_common(meant[::-1], other[::-1]), min(len(meant), len(other)) - begin)
+def intact(seen: str, meant: str, other: str, near: bool = False) -> bool:
+    """Whether the letters that tell `meant` from `other`, and one beside them, stand undamaged in `seen`.
+
+    Where `other` only has more letters than `meant`, none tells. If it is as `near` as `meant`, letters have to stand
+    that are no part of it either: "rregular" may be what is left of "irregular", "witho" of "without", "inflmation"
+    of "inflammation".
+    """
+    begin, alike = _common(meant, other), _common(meant[::-1], other[::-1])
+    end = min(alike, min(len(meant), len(other)) - begin)
     stop = len(meant) - end
-    return seen.startswith(meant[: stop + 1]) or (begin > 0 and seen.endswith(meant[begin - 1 :]))
+    if not near and begin < len(meant):
+        return seen.startswith(meant[: stop + 1]) or (begin > 0 and seen.endswith(meant[begin - 1 :]))
+    head = begin < len(meant) and seen.startswith(meant[: max(stop + 1, 2)])
+    start = max(0, min(begin - 1, len(meant) - 2, len(meant) - 1 - alike))
+    return head or (begin > 0 and seen.endswith(meant[start:]))
 
 
 def _common(a: str, b: str) -> int:

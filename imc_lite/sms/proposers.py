@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy as np
 from imc_lite.sms.abbreviations import READINGS
 from imc_lite.sms.channel import reach, slips
 from imc_lite.sms.lexicon import COMMON, Lexicon
-from imc_lite.sms.symbols import LONGEST
+from imc_lite.sms.symbols import LONGEST, behind_number
+from imc_lite.sms.text import Word
 from imc_lite.sms.word_forms import rests
 
 SHORT, RARE = 0.5, 1.5
 TWO_SLIPS_FROM = 6  # letters: two slips in a shorter word leave too little of it
+LONGEST_UNIT = 3  # letters of what is read as a unit behind a number, or left
 TWO_SLIPS = 3.0  # what two likely slips cost at most
 
 
@@ -45,6 +48,15 @@ def propose(word: str, lexicon: Lexicon) -> list[Candidate]:
         found = _within_compound(word, lexicon)
     rated = [Candidate(text, cost + _rarity(text, lexicon), reason, cost) for text, (cost, reason) in found.items()]
     return sorted(rated, key=lambda c: (c.cost, c.text))
+
+
+def propose_at(words: Sequence[Word], at: int, lexicon: Lexicon) -> list[Candidate]:
+    """`propose` for a word of a question. A few letters behind a number are a unit, and too few to tell which."""
+    core = words[at].core.lower()
+    number = at > 0 and words[at - 1].core.isdigit() and behind_number(words[at - 1].core + words[at - 1].tail)
+    if number and len(core) <= LONGEST_UNIT and core not in READINGS:
+        return []
+    return propose(core, lexicon)
 
 
 def _within_compound(word: str, lexicon: Lexicon) -> dict[str, tuple[float, str]]:

@@ -7,12 +7,12 @@ import re
 UNITS = frozenset(
     [
     "a", "ah", "au", "bpm", "bq", "c", "cc", "cd", "cgy", "ci", "cm", "cmh2o", "cps", "db", "dl", "dpi", "dpt",
-    "ev", "f", "fl", "fps", "ft", "g", "gbq", "ghz", "gy", "h", "hg", "hr", "hrs", "hu", "hz", "in", "iu", "j", "k",
-    "kbq", "kda", "kev", "kg", "khz", "km", "kpa", "kv", "kvp", "l", "lb", "lbs", "lp", "m", "ma", "mas", "mbq",
-    "mci", "mcg", "mci", "meq", "mev", "mg", "mgy", "mhz", "min", "mins", "miu", "mj", "ml", "mm", "mmhg", "mmol",
-    "mo", "mol", "mos", "mosm", "mpa", "ms", "msv", "mt", "mv", "mw", "nci", "ng", "nm", "nmol", "ohm", "oz", "pa",
-    "pg", "ph", "pl", "pmol", "ppb", "ppm", "px", "rpm", "s", "sec", "secs", "st", "suv", "sv", "t", "u", "ug",
-    "ui", "um", "us", "usv", "v", "w", "wk", "wks", "yo", "yr", "yrs",
+    "ev", "f", "fl", "fps", "ft", "g", "gbq", "ghz", "gy", "h", "hg", "hr", "hrs", "hu", "hz", "in", "iu", "j",
+    "k", "kbq", "kda", "kev", "kg", "khz", "km", "kpa", "kv", "kvp", "l", "lb", "lbs", "lp", "m", "ma", "mas",
+    "mbq", "mcg", "mci", "meq", "mev", "mg", "mgy", "mhz", "min", "mins", "miu", "mj", "ml", "mm", "mmhg",
+    "mmol", "mo", "mol", "mos", "mosm", "mpa", "ms", "msv", "mt", "mv", "mw", "nci", "ng", "nl", "nm", "nmol",
+    "ohm", "oz", "pa", "pg", "ph", "pl", "pmol", "ppb", "ppm", "px", "rpm", "s", "sec", "secs", "st", "suv",
+    "sv", "t", "u", "ug", "ui", "um", "us", "usv", "v", "w", "wk", "wks", "yo", "yr", "yrs",
     ]
 )  # fmt: skip
 # "kVp", "FiO2", "SUVmax"; a lone capital I in a word is sooner a misread l.
@@ -35,11 +35,16 @@ def is_symbol(core: str, before: str, after: str) -> bool:
     """
     if not core.isascii() or len(core) > LONGEST or _MIXED.search(core) or _CODE.search(core):
         return True
-    if core.lower() in UNITS and re.search(r"\d[^\w?.!;]*$", before):
+    if core.lower() in UNITS and behind_number(before):
         return True
     # An element before its mass number ("Tc-99m"), a sequence or level before its own ("PD-FS", "C1-C2").
     joined = re.match(r"[-‐‑–+/]?\d", after) or re.search(r"\d[A-Za-z]?[-‐‑–+/]$", before)
     return len(core) <= 3 and joined is not None
+
+
+def behind_number(before: str) -> bool:
+    """Whether what stands before a word is a number, with nothing between them that ends a sentence."""
+    return re.search(r"\d[^\w?.!;]*$", before) is not None
 
 
 def is_address(part: str) -> bool:
