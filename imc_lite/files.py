@@ -41,13 +41,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise cannot_write(path, error) from error
 
 
-def check_output(path: Path) -> None:
-    """Refuse, before work that takes long, what `write_atomically` could not write after it.
+def check_output(path: Path, *inputs: Path | None) -> None:
+    """Refuse, before work that takes long, what `write_atomically` could not write after it, or what it would replace.
+
+    Args:
+        path: to be written.
+        inputs: files that are read and stay the user's; None for one that was not given.
 
     Raises:
-        ImcError: the folder is missing or may not be written, or `path` is a folder or may not be written.
+        ImcError: the folder is missing or may not be written, `path` is a folder or may not be written, or it is one of
+            the inputs.
     """
     try:
+        there = [given for given in inputs if given is not None and os.path.exists(given)]
+        if os.path.exists(path) and not is_stream(path) and any(os.path.samefile(path, given) for given in there):
+            raise ImcError(f"{shown(path)} is both input and output; choose another output file")
         if not is_stream(path):
             target = Path(os.path.realpath(path))
             _look(target)

@@ -197,7 +197,36 @@ def test_noise_writes_a_png_and_keeps_what_was_there(chest, tmp_path):
     assert_one_line_and_code_2(run("noise", str(chest), "--kind", "fog", "-o", str(out)), "unknown image noise")
     assert_one_line_and_code_2(run("noise", str(chest), "--kind", "jpeg", "--severity", "9", "-o", str(out)), "range")
     assert_one_line_and_code_2(run("noise", str(chest), "--kind", "jpeg", "-o", "/no/such/x.png"), "cannot write")
+    assert_one_line_and_code_2(run("noise", str(out), "--kind", "jpeg", "-o", f"{tmp_path}/./noisy.png"), "both input")
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("command", [("--version",), ("noise", "--text", "Is it clear?", "--kind", "typo")])
+def test_a_full_disk_behind_stdout_is_no_fault_of_ours(command):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "imc_lite", *command], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2 and done.stderr.startswith(
+        b"imc-lite: cannot write the output (No space left on device)"
+    )
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_bad_input_has_its_code_where_stderr_is_full():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "imc_lite", "answr"], stderr=full, check=False)
+    assert done.returncode == 2
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_likelier_wrong_than_right_is_not_given_without_a_word(default_bundle, chest):
+    done = run("answer", str(chest), "Where is the lesion?", "--model", str(default_bundle), "--json")
+    risk = json.loads(done.stdout)["selective"]["risk"]
+    told = run("answer", str(chest), "Where is the lesion?", "--model", str(default_bundle))
+    assert risk > 0.5 and f"likelier wrong than right (risk {risk:.2f})".encode() in told.stderr
+    sure = run("answer", str(chest), "What modality is this?", "--model", str(default_bundle))
+    assert sure.stderr == b"" and sure.stdout == b"x-ray\n"
 
 
 def test_help_and_version():

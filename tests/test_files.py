@@ -102,6 +102,24 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_was_given_to_read_is_not_written_over(tmp_path):
+    (tmp_path / "cases").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "cases")
+    for name in ("cases", "link", "./cases"):
+        with pytest.raises(ImcError, match="is both input and output; choose another output file"):
+            check_output(tmp_path / name, None, tmp_path / "gone", tmp_path / "cases")
+    check_output(tmp_path / "other", tmp_path / "cases")
+    check_output(Path("/dev/stdout"), Path("/dev/stdout"))
+    command = [sys.executable, "-m", "imc_lite"]
+    for line in (
+        ("calibrate", "--cases", tmp_path / "cases", "-o", tmp_path / "cases"),
+        ("inspect", tmp_path, "--baseline", tmp_path / "cases", "--report", tmp_path / "cases"),
+    ):
+        done = subprocess.run([*command, *line], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "both input and output" in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "cases").read_text() == "{}"
+
+
 def test_names_of_every_length_that_the_disk_takes(tmp_path):
     put(tmp_path / ("x" * 255))
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]

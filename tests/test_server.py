@@ -294,6 +294,15 @@ def test_bad_requests_get_openais_error(name, server, picture, host):
     assert why in reply["error"]["message"] and "\n" not in reply["error"]["message"]
 
 
+def test_base64_is_taken_as_clients_write_it(server, picture):
+    head, _, data = picture.partition(",")
+    plain = server.send(INSPECT, json.dumps({"image": picture}).encode())
+    broken = "\n".join(data[i : i + 76] for i in range(0, len(data), 76)).rstrip("=")
+    for other in (broken, data.replace("+", "-").replace("/", "_")):
+        status, _, reply = server.send(INSPECT, json.dumps({"image": f"{head},{other}"}).encode())
+        assert status == 200 and reply["noise"] == plain[2]["noise"]
+
+
 def test_only_json_is_taken(server):
     """A form that another site sends needs no leave of the browser; JSON does."""
     status, _, _ = server.send("/v1/repair", {"question": "Is it?"}, {"Content-Type": "text/plain"})

@@ -67,6 +67,9 @@ def inspect(
     words = {rule.word for rule in rules}
     if baseline is None and (DRIFT in words or report is not None):
         raise click.UsageError("--report and --fail-on drift compare with a --baseline; give one.")
+    # A baseline may be followed by the one of today under its name; a report of it must not take its place.
+    _check_outputs([csv, html, report], baseline, file)
+    _check_outputs([save_baseline], file)
     _check_outputs([csv, html, save_baseline, report])
     then = load_baseline(baseline) if baseline else None
     found = find_pictures(images)
@@ -132,8 +135,9 @@ def _say(drift: Drift, baseline: Path) -> None:
         click.echo(f"imc-lite: no drift from {shown(baseline)} ({sides})", err=True)
 
 
-def _check_outputs(paths: list[Path | None]) -> None:
-    """Refuse, before anything is judged, what could not be written then or what is a picture of the user's.
+def _check_outputs(paths: list[Path | None], *inputs: Path | None) -> None:
+    """Refuse, before anything is judged, what could not be written then or what is a picture or another file of the
+    user's.
 
     Raises:
         ImcError: it is said which.
@@ -148,4 +152,4 @@ def _check_outputs(paths: list[Path | None]) -> None:
             raise ImcError(f"{shown(path)} is the name of a picture, not of an output; name another file")
         if given.count(path) > 1:
             raise ImcError(f"{shown(path)} is given for two outputs; name another file for one of them")
-        check_output(path)
+        check_output(path, *inputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import sys
@@ -53,10 +55,20 @@ def main() -> None:
         # Whoever read our output has gone; a second error at exit would only be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            _unexpected(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _die(f"cannot write the output ({error.strerror}); send it elsewhere, or free space", 2)
     except Exception as error:
-        if os.environ.get("IMC_LITE_DEBUG"):
-            raise
-        _die(f"unexpected {type(error).__name__}: {str(error)[:80]}; set IMC_LITE_DEBUG=1 to see where", 1)
+        _unexpected(error)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """A fault of ours: said in a line, or with its traceback to whoever wants that."""
+    if os.environ.get("IMC_LITE_DEBUG"):
+        raise error
+    _die(f"unexpected {type(error).__name__}: {str(error)[:80]}; set IMC_LITE_DEBUG=1 to see where", 1)
 
 
 class _ReaderLeft(Exception):
@@ -117,5 +129,6 @@ def _open_streams() -> set[str]:
 def _die(message: str, code: int) -> NoReturn:
     # Of what was typed, the beginning and the end: a path is known by its last part.
     line = re.sub(r"(\S{40})\S{2,}(\S{39})", r"\1…\2", " ".join(message.split()))
-    click.echo(f"imc-lite: {line}", err=True)
+    with contextlib.suppress(OSError):  # stderr may be full too; the code still says it
+        click.echo(f"imc-lite: {line}", err=True)
     sys.exit(code)

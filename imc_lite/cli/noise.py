@@ -40,9 +40,10 @@ def noise(
         raise click.UsageError("name the PNG to write with -o.")
     from PIL import Image
 
-    from imc_lite.files import write_atomically
+    from imc_lite.files import check_output, write_atomically
     from imc_lite.images.load import load_image
     from imc_lite.noise.image import apply_to_image
 
+    check_output(output, None if image == "-" else Path(image))
     noisy = apply_to_image(load_image(image, **view), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))

@@ -76,8 +76,10 @@ def from_data_uri(url: str) -> bytes:
     head, comma, data = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise ImcError("the data URI is not base64; write data:image/png;base64, and the encoded file")
+    # As other clients write it: broken into lines, of the URL alphabet, without the padding.
+    plain = "".join(data.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImcError("the data URI holds characters that are not base64; encode the file again") from error
 
