@@ -15,7 +15,7 @@ from imc_lite.images.load import LoadedImage, Source, load_shown
 from imc_lite.models.base import MLLM, Perception, optional_arguments, versions
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.remembered import Remembered
-from imc_lite.pdc.prototypes import Prototypes, load_prototypes
+from imc_lite.pdc.prototypes import Prototypes, prototypes_of
 from imc_lite.pdc.recent import RecentPictures
 from imc_lite.pdc.treat import RestoredPicture, Treated, inspect, restore_picture, treat_picture
 from imc_lite.results import ImageReport, QuestionReport, Result
@@ -104,8 +104,9 @@ class IMC:
                 upstream on this machine.
             pdc: look for image noise and calibrate (PDC); False answers as the plain model does.
             sms: repair damaged questions (SMS); False asks them as they are.
-            prototypes: a file of `imc-lite prototypes build`; a bundle brings its own. A Hugging Face model without
-                them answers, but noise is neither looked for nor calibrated.
+            prototypes: a file of `imc-lite prototypes build`; a bundle brings its own. For a model without any, noise
+                is named and pixels are restored as for the default model, and its features are not calibrated
+                (`imc_lite.pdc.prototypes.prototypes_of`).
             confidence: a file of `imc-lite calibrate`; a bundle may bring its own.
             upstream: base URL of a server of OpenAI's chat API that answers, such as http://127.0.0.1:11434/v1; the
                 model then looks for noise and repairs the question. A key is taken from IMC_LITE_UPSTREAM_KEY.
@@ -127,8 +128,7 @@ class IMC:
         elif upstream_model is not None or upstream_timeout is not None:
             raise ImcError("the upstream's model and timeout go with an upstream; give its URL")
         opened = open_mllm(model, processor=processor, device=device, quant=quant, threads=threads, offline=offline)
-        noise = (prototypes or opened.prototypes_file()) if pdc else None
-        known = None if noise is None else load_prototypes(noise, opened.identity)
+        known = prototypes_of(opened, prototypes) if pdc else None
         fitted = confidence or getattr(opened, "confidence_file", lambda: None)()
         sure = None if fitted is None or asked is not None else load_confidence(fitted, opened.identity, opened.version)
         return cls(opened, known, sms=sms, upstream=asked, confidence=sure)

@@ -104,7 +104,7 @@ def restorers() -> str:
 def vit() -> str:
     """A vision transformer that learnt from the default model, beside it on the same views."""
     found, rows = read("vit"), []
-    for model in ("default model", "vision transformer"):
+    for model in ("default model", "vision transformer", "vision transformer, nothing built"):
         part = found[model]
         rows += [(f"{model}, {title}", part[name], "") for name, title in TOGETHER.items()]
     part = found["vision transformer"]
@@ -119,8 +119,8 @@ def vit() -> str:
             "Sets of pictures and single noises are the transformer's rows. "
             f"{part['pictures']} test pictures, prototypes fitted to {part['fitted_to']}. The same pictures without "
             f"noise, at other sizes: {percent(clean['noisy'])} right, {percent(clean['pdc'])} with PDC; called clean "
-            f"{percent(named['clean_called_clean'])}. Noise that can be named is named right in "
-            f"{percent(named['right'])} (the default model's: "
+            f"{percent(named['clean_called_clean'])}. {_read_by(part['cross_entropy'])}. Noise that "
+            f"can be named is named right in {percent(named['right'])} (the default model's: "
             f"{percent(found['default model']['named']['right'])}). Made significantly worse: "
             f"{', '.join(part['significantly_worse']) or 'none'}.",
         ]
@@ -130,6 +130,15 @@ def vit() -> str:
 def vit_own() -> str:
     """The benchmark of that transformer, under noise of the own bank."""
     return bench.noise_table(bench.load_results(RESULTS / "vit" / "results.json"), "image", PICTURE)
+
+
+def _read_by(surprise: dict[str, float]) -> str:
+    """Which encoder noise is read from, of one whose prototypes could choose."""
+    own, packaged = surprise["own"], surprise["packaged"]
+    return (
+        "On training pictures that neither was fitted to, the right kinds of noise surprise the transformer by "
+        f"{own:.2f} nats and the default model's encoder, fitted to the same pictures, by {packaged:.2f}"
+    )
 
 
 def _most(verdicts: dict[str, int]) -> str:

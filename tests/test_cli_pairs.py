@@ -73,6 +73,5 @@ def test_options_together(options, kind, models):
     assert done.stdout.count("\n") == 1
     if "--json" in options:
         row = json.loads(done.stdout)
-        looked = "--no-pdc" not in options and (kind in ("default", "bundle") or "--prototypes" in options)
-        assert (row["image"]["noise"] is not None) == looked
+        assert (row["image"]["noise"] is not None) == ("--no-pdc" not in options)
         assert "--no-sms" not in options or row["question"]["edits"] == []

@@ -23,13 +23,10 @@ import model as recipe
 TINY = DecoderConfig(2, 64, 4, 2, 16, 96, 160, 10000.0, 1e-5, 256, rank=6, accuracy_level=1)
 
 
-class _Silent:
-    def update(self, _: int) -> None: ...
-
-
 def _session(folder: Path, name: str, graph, layout, tensors) -> ort.InferenceSession:
     (folder / f"{name}.onnx").write_bytes(graph.SerializeToString())
-    fill(folder / f"{name}.bin", layout, tensors, _Silent())
+    with open(folder / f"{name}.bin", "wb") as file:
+        fill(file, layout, tensors)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(str(folder / f"{name}.onnx"), options, ["CPUExecutionProvider"])

@@ -50,7 +50,7 @@ ANSWER = ("answer", str(CHECKOUT / "tests/images/synpic28602.jpg"), "Is it?", "-
     [
         ("onnx", INT8, "onnx is not installed; install imc-lite[cpu] and onnx"),
         pytest.param("onnx", CHECKPOINT, "onnx is not installed; install imc-lite[cpu,export]", marks=pytest.mark.slow),
-        ("torch", ANSWER, "torch is not installed; install imc-lite[gpu] or imc-lite[export]"),
+        ("torch", ANSWER, "torch is not installed; install imc-lite[gpu] or imc-lite[cpu,export]"),
         ("uvicorn", ("serve",), "uvicorn is not installed; install imc-lite[serve]"),
     ],
 )

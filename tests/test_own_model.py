@@ -1,5 +1,6 @@
 """A model that is not ours, written from the documentation alone."""
 
+import json
 import os
 import re
 import subprocess
@@ -37,15 +38,33 @@ def test_it_is_judged_and_repairs_through_the_protocol():
         IMC(model).answer(bright, "Is it bright?", top_logprobs=21)
 
 
-def test_a_package_brings_it_to_every_command(tmp_path, chest):
+@pytest.fixture
+def package(tmp_path) -> dict[str, str]:
+    """The environment of a command that finds the example as an installed package."""
     (tmp_path / "own_package.py").write_text(EXAMPLE.replace("print(", "str("))
     facts = tmp_path / "own_package-1.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1\n")
     (facts / "entry_points.txt").write_text("[imc_lite.models]\nbrightness = own_package:open_brightness\n")
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+def command(package, *args) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "imc_lite", *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, env=package, check=False)
+
+
+def test_a_package_brings_it_to_every_command(package, chest):
     for name in ("brightness", "brightness:large"):
-        command = [sys.executable, "-m", "imc_lite", "answer", "-m", name, str(chest), "Is this bright?"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False
-        )
+        done = command(package, "answer", "-m", name, chest, "Is this bright?")
         assert done.returncode == 0 and done.stdout in ("dark\n", "bright\n"), done.stderr
+
+
+@pytest.mark.slow
+def test_an_encoder_that_sees_nothing_borrows_one_that_names_noise(package, clean_pictures, chest, tmp_path):
+    built = command(
+        package, "prototypes", "build", "-m", "brightness", "--images", clean_pictures, "-o", tmp_path / "p"
+    )
+    assert built.returncode == 0 and "noise is read from the default model's encoder" in built.stderr
+    seen = command(package, "inspect", "-m", "brightness", "--prototypes", tmp_path / "p", chest, "--json")
+    assert json.loads(seen.stdout)["noise"]["kind"], seen.stderr

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from imc_lite import IMC, BaseMLLM, ImcError, Perception, load_image
+from imc_lite import IMC, ImcError, load_image
 from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, apply_to_image
 from imc_lite.pdc import build_prototypes, find_images
 from imc_lite.pdc.features import features
-from imc_lite.pdc.fit.discriminant import fit
+from imc_lite.pdc.fit.discriminant import CONDITIONS, fit, fit_matcher
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS, RESTORERS_VERSION, restore
@@ -289,15 +289,9 @@ def test_values_that_half_precision_cannot_hold_are_refused_by_name(weight, clea
         build_prototypes(HfMLLM(model, processor), find_images(clean_pictures))
 
 
-def test_an_encoder_that_tells_nothing_apart_is_refused(clean_pictures):
-    class Blind(BaseMLLM):
-        id, version, identity = "blind", "1", {"encoder": "none", "preprocessing": "none"}
-
-        def perceive(self, image):
-            return Perception(np.full((4, 3), image.mean(), np.float32), np.ones(6, np.float32))
-
+def test_an_encoder_that_tells_nothing_apart_is_refused():
     with pytest.raises(ImcError, match="statistics are the same"):
-        build_prototypes(Blind(), find_images(clean_pictures))
+        fit_matcher(np.ones((16, len(CONDITIONS), 6)), np.random.default_rng(0))
 
 
 def test_prototypes_of_other_restorers_are_refused(imc, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from imc_lite.bench.data import Case
 from imc_lite.pdc.familiarity import fit_clusters
 from imc_lite.pdc.fit import leading
-from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, cross_fit, fewest_clusters, fit, fit_matcher, second_moment
+from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, cross_fit, fit, fit_matcher, second_moment, simplest
 from imc_lite.pdc.fit.low_rank_map import RESTORED, RIDGE, Sums, fit_low_rank_map, fit_remedies
 from imc_lite.pdc.prototypes import MAP_ARRAYS
 from imc_lite.pdc.remedies import LowRankMap
@@ -31,14 +31,14 @@ def table(kinds: int, pictures: int = 160, features: int = 24) -> np.ndarray:
 
 @pytest.mark.parametrize("kinds", [1, 2, 3])
 def test_as_many_clusters_as_there_are_kinds_of_picture(kinds):
-    matcher = fit_matcher(table(kinds), np.random.default_rng(0))
+    matcher, _ = fit_matcher(table(kinds), np.random.default_rng(0))
     assert len(matcher.kinds) == len(CONDITIONS) * kinds
 
 
 def test_a_number_of_clusters_is_never_forced_on_few_pictures():
     few = table(3, pictures=60)
-    assert len(fit_matcher(few, np.random.default_rng(1)).kinds) == len(CONDITIONS)
-    assert len(fit_matcher(table(3), np.random.default_rng(1), most=1).kinds) == len(CONDITIONS)
+    assert len(fit_matcher(few, np.random.default_rng(1))[0].kinds) == len(CONDITIONS)
+    assert len(fit_matcher(table(3), np.random.default_rng(1), most=1)[0].kinds) == len(CONDITIONS)
 
 
 def test_the_fewest_clusters_within_one_standard_error_are_taken():
@@ -46,9 +46,9 @@ def test_the_fewest_clusters_within_one_standard_error_are_taken():
     picture = rng.normal(3, 2, 100)  # pictures differ far more than the candidates do
     spread = np.tile([-1.0, 1.0], 50)
     losses = np.stack([picture + 0.3 + spread, picture + 0.05 + spread, picture, picture + 0.001 * spread])
-    assert fewest_clusters(losses) == 1
+    assert simplest(losses) == 1
     losses[1] += 0.1
-    assert fewest_clusters(losses) == 2
+    assert simplest(losses) == 2
 
 
 def test_second_moments_known_beforehand_change_nothing():

@@ -61,7 +61,8 @@ def test_it_answers_as_the_python_api(server, hub, picture, chest):
     for model in (NAME, NAME.upper(), "default", "", None):
         status, _, reply = server.send(CHAT, chat(picture, 8, model=model))
         assert status == 200 and reply["model"] == NAME
-        assert reply["choices"][0]["message"]["content"] == expected.answer and reply["imc"]["image"]["noise"] is None
+        assert reply["choices"][0]["message"]["content"] == expected.answer
+        assert reply["imc"]["image"]["noise"]["kind"] == expected.image.noise.kind == "clean"
 
 
 def test_its_name_may_have_a_slash(server):
@@ -72,11 +73,13 @@ def test_its_name_may_have_a_slash(server):
     assert server.send("/v1/models/tiny/other")[0] == 404
 
 
-def test_without_prototypes_noise_is_not_named(server, picture):
+def test_without_prototypes_noise_is_named_and_pixels_are_restored(server, picture):
     status, _, reply = server.send("/v1/inspect", {"image": picture})
-    assert status == 400 and "--prototypes" in reply["error"]["message"]
-    status, _, shown = server.send("/v1/restore", {"image": picture})
-    assert status == 200 and shown["image"]["noise"] is None and shown["before"] and shown["after"] is None
+    assert status == 200 and reply["noise"]["kind"] == "clean" and reply["gradable"]
+    noisy = server.send("/v1/noise", {"image": picture, "kind": "gaussian", "severity": 4})[2]["image"]
+    status, _, shown = server.send("/v1/restore", {"image": noisy})
+    assert status == 200 and shown["image"]["noise"]["kind"] == "gaussian" and shown["image"]["restored"]
+    assert shown["image"]["gradable"] is None and shown["before"] and shown["after"]
 
 
 def opened(server, body) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:

@@ -22,9 +22,10 @@ from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.text import apply_to_text
 from imc_lite.pdc.fit.crossfit import FOLDS
 from imc_lite.pdc.fit.low_rank_map import RANK, fit_low_rank_map
+from imc_lite.pdc.full_size import restore_for
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.remedies import LowRankMap
-from imc_lite.pdc.restorers import RESTORERS, restore
+from imc_lite.pdc.restorers import RESTORERS
 from imc_lite.pdc.treat import Treated, treat_picture
 from imc_lite.results import ImageReport
 from imc_lite.sms.agents import repair
@@ -159,7 +160,7 @@ class Judge:
             treated.append(seen.tokens)
             reports.append(seen.report)
             if ablated and kind in RESTORERS:
-                alone.append(self.model.perceive(restore(pixels, kind, severity)).tokens)
+                alone.append(self.model.perceive(restore_for(self.model, pixels, kind, severity)).tokens)
             self.step((i + 1) * 0.3, count)
         before = np.stack(noisy)
         shifted = self._crossed(before, lambda x, y: {"shift": (y - x).mean((0, 1))}, lambda x, fit: x + fit["shift"])

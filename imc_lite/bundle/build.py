@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -93,22 +92,22 @@ def cannot_use(cache: Path, error: OSError) -> ImcError:
     )
 
 
-def fill(path: Path, layout: list[dict[str, Any]], tensors: Iterator[tuple[str, np.ndarray]], bar: tqdm) -> None:
+def fill(
+    file: IO[bytes], layout: list[dict[str, Any]], tensors: Iterable[tuple[str, np.ndarray]], bar: tqdm | None = None
+) -> None:
     """Write each tensor at its offset; every tensor of the layout exactly once, in its shape and type."""
     places = {entry["name"]: entry for entry in layout}
-    with open(path, "wb") as file:
-        for name, tensor in tensors:
-            entry = places.pop(name)
-            if list(tensor.shape) != entry["shape"] or tensor.dtype != entry["dtype"]:
-                raise ImcError(
-                    f"weight {name} is {tensor.dtype} {list(tensor.shape)}, the graph wants {entry['dtype']} "
-                    f"{entry['shape']}: the weights belong to another version; reinstall imc-lite"
-                )
-            file.seek(entry["offset"])
-            file.write(np.ascontiguousarray(tensor).data)
+    for name, tensor in tensors:
+        entry = places.pop(name)
+        if list(tensor.shape) != entry["shape"] or tensor.dtype != entry["dtype"]:
+            raise ImcError(
+                f"weight {name} is {tensor.dtype} {list(tensor.shape)}, the graph wants {entry['dtype']} "
+                f"{entry['shape']}: the weights belong to another version; reinstall imc-lite"
+            )
+        file.seek(entry["offset"])
+        file.write(np.ascontiguousarray(tensor).data)
+        if bar is not None:
             bar.update(tensor.nbytes)
-        file.flush()
-        os.fsync(file.fileno())
     if places:
         raise ImcError(f"weight {next(iter(places))} is missing from the trained weights; reinstall imc-lite")
 
@@ -143,7 +142,8 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
         with tqdm(total=int(total), unit="B", unit_scale=True, desc="building", disable=not progress) as bar:
             for graph in GRAPHS:
                 (work / f"{graph}.onnx").write_bytes((assets / f"{graph}.onnx").read_bytes())
-                fill(work / f"{graph}.bin", layout[graph], tensors[graph], bar)
+                with open(work / f"{graph}.bin", "wb") as file:
+                    fill(file, layout[graph], tensors[graph], bar)
         for name in COPIED:
             if trained is not None and name in OF_WEIGHTS:
                 continue

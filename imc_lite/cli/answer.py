@@ -78,9 +78,9 @@ def answer(
             upstream_model=upstream_model,
             upstream_timeout=timeout,
         )
-        if imc.prototypes is None and not no_pdc:
-            say = f"imc-lite: no noise prototypes for {choice.model}, noise is not looked for (--prototypes)"
-            click.echo(say, err=True)
+        if not no_pdc and (imc.prototypes is None or imc.prototypes.borrowed):
+            so = "noise is not looked for" if imc.prototypes is None else "only pixels are restored"
+            click.echo(f"imc-lite: no noise prototypes for {choice.model}, {so} (--prototypes)", err=True)
         return imc
 
     if upstream is None and (upstream_model is not None or timeout is not None):
@@ -164,7 +164,9 @@ def answer(
                 say_why_unchecked(result.question, f"question {number}" if several else "the question")
             say_what_speaks_against(result, f"question {number}" if several else "")
             # An empty line keeps its place among several.
-            click.echo(result.answer if result.answer is not None else "", nl=several or result.answer is not None)
+            text = result.answer or ""
+            # Of several, each has one line, also those of another server's model, which writes paragraphs.
+            click.echo(" ".join(text.split()) if several else text, nl=several or result.answer is not None)
         declined = declined or result.answer is None
     if failed or declined:
         sys.exit(2 if failed else 3)
@@ -177,8 +179,10 @@ def say_what_speaks_against(result: Result, name: str) -> None:
         return
     if found.refusal is not None:
         click.echo(f"imc-lite: {where}no answer: it {found.refusal}", err=True)
-    elif found.reasons:
-        click.echo(f"imc-lite: {where}be careful: {'; '.join(found.reasons)}", err=True)
+        return
+    reasons = [f"it is likelier wrong than right (risk {found.risk:.2f})"] if found.risk > 0.5 else []
+    if reasons := [*reasons, *found.reasons]:
+        click.echo(f"imc-lite: {where}be careful: {'; '.join(reasons)}", err=True)
 
 
 def _check_questions(questions: tuple[str, ...]) -> None:

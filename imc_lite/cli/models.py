@@ -54,9 +54,15 @@ def build(images: Path, limit: int | None, seed: int, window: str | None, output
     if window is not None:
         canonical(window)  # refused before a model is loaded
     found = find_images(images)
+    check_output(output, *found)
     encoder = choice.open_alone(threads=1)  # several pictures are encoded side by side, one thread each
     built = build_prototypes(encoder, found, seed=seed, limit=limit, workers=choice.threads, window=window)
     built.save(output)
+    if built.noise_encoder is not None:
+        click.echo(
+            "imc-lite: noise is read from the default model's encoder, which names it better than this model's own",
+            err=True,
+        )
 
 
 @click.command()
@@ -79,17 +85,15 @@ def calibrate(
     imc-lite answer -m org/model --prototypes ours.safetensors --confidence sure.safetensors --max-risk 0.2 x.png "…?"
     """
     from imc_lite.files import check_output
-    from imc_lite.pdc.prototypes import load_prototypes
+    from imc_lite.pdc.prototypes import prototypes_of
     from imc_lite.trust.observe import calibrate as fit
     from imc_lite.trust.observe import read_labelled
 
-    check_output(output)
+    check_output(output, cases, prototypes)
     labelled = read_labelled(cases)
     # Without the confidence that it may have: one that cannot be read is what this makes anew.
     model = choice.open_alone()
-    file = prototypes or model.prototypes_file()
-    known = None if file is None else load_prototypes(file, model.identity)
-    fit(model, known, labelled, seed, check_wording).save(output)
+    fit(model, prototypes_of(model, prototypes), labelled, seed, check_wording).save(output)
 
 
 @click.group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,22 +50,13 @@ class Sessions:
             return self._made[graph]
 
     def _open(self, graph: str) -> onnxruntime.InferenceSession:
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
-        # It is off already, unless ONNX Runtime was imported before imc_lite; then this keeps sessions out of it.
-        ort.disable_telemetry_events()
+        ort = runtime()
         providers = self._providers(ort.get_available_providers())
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         path = self.bundle.file(f"{graph}.onnx")
         if f"{graph}.bin" in self.bundle.files:
             self.bundle.file(f"{graph}.bin")
         try:
-            session = ort.InferenceSession(str(path), options, providers)
+            session = ort.InferenceSession(str(path), session_options(self.threads), providers)
         except Exception as error:  # ONNX Runtime raises bare pybind types
             raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
         # A provider that is listed may still fail to start; the session says what it got.
@@ -79,6 +70,30 @@ class Sessions:
                 raise ImcError("this onnxruntime has no CUDA; install imc-lite[gpu], or choose --device cpu")
             return [CPU]
         return [CUDA, CPU]
+
+
+def runtime() -> Any:
+    """The module `onnxruntime`, which reports to nobody.
+
+    Raises:
+        ImcError: it is not installed.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ImcError("onnxruntime is not installed; install imc-lite[cpu] or imc-lite[gpu]") from error
+    # It is off already, unless ONNX Runtime was imported before imc_lite; then this keeps sessions out of it.
+    ort.disable_telemetry_events()
+    return ort
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Of every session: so many threads inside an operator, one operator at a time, nothing said but errors."""
+    options = runtime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def open_mllm(
     try:
         from imc_lite.models.hf import load
     except ImportError as error:
-        reason: Exception = missing(error, "imc-lite[gpu] or imc-lite[export]")
+        reason: Exception = missing(error, "imc-lite[gpu] or imc-lite[cpu,export]")
         if isinstance(model, (str, Path)) and not Path(model).is_dir():
             reason = ImcError(f"there is no folder {model}, and for a Hugging Face model {reason}")
         raise reason from error

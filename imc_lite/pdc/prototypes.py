@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +27,10 @@ from imc_lite.pdc.features import QUADRANTS, TOKENS
 from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS_VERSION
+
+if TYPE_CHECKING:
+    from imc_lite.models.base import MLLM
+    from imc_lite.models.default.packaged import PackagedEncoder
 
 FORMAT = 3
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
@@ -48,6 +54,7 @@ class Prototypes:
             one was asked for.
         clean: what clean pictures' tokens are like, by which is seen whether a map led back to them; None in files from
             before that was looked at.
+        noise_encoder: the encoder that the matcher reads noise from, where it is not the model's own.
     """
 
     matcher: Matcher
@@ -55,6 +62,12 @@ class Prototypes:
     maps: dict[str, np.ndarray]
     facts: dict[str, object]
     clean: Familiarity | None = None
+    noise_encoder: PackagedEncoder | None = None
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether these are the default model's, for want of ones that were built for the model itself."""
+        return self.noise_encoder is not None and self.facts["encoder"] == self.noise_encoder.identity["encoder"]
 
     def remedy(self, kind: str, severity: int) -> Remedy | None:
         """What is done about a noise: nothing where no remedy pays. None for clean and unknown pictures: they are left
@@ -132,6 +145,8 @@ class Prototypes:
         if self.clean is not None:
             arrays |= {f"clean.{n}": np.ascontiguousarray(getattr(self.clean, n)) for n in CLEAN_ARRAYS}
             header["clean_variance"] = self.clean.variance
+        if self.noise_encoder is not None:
+            header["noise_encoder"] = self.noise_encoder.identity
         return save(arrays, {"imc_lite": json.dumps(header)})
 
 
@@ -143,7 +158,8 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
         wanted: `MLLM.identity` of the model that they are to be used with.
 
     Raises:
-        ImcError: unreadable, or built for another encoder, preprocessing, noise bank, set of restorers or format.
+        ImcError: unreadable, or built for another encoder, preprocessing, noise bank, set of restorers or format, or
+            noise is to be read from another packaged encoder than this version's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -176,6 +192,7 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
         if "clean_variance" in header:
             centres, directions = (arrays[f"clean.{n}"] for n in CLEAN_ARRAYS)
             clean = Familiarity(centres, directions, float(header.pop("clean_variance")))
+        named_by = header.pop("noise_encoder", None)
         if "window" in header and header["window"] != _window(header["window"]):
             raise ValueError("no window")
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -186,7 +203,51 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
     # Files written before the restorers had a version were built with the first.
     if header.get("restorers", "1") != RESTORERS_VERSION:
         raise ImcError(f"the prototypes in {shown(path)} belong to another version of the restorers; {REBUILD}")
-    return Prototypes(matcher, remedies, maps, header, clean)
+    return Prototypes(matcher, remedies, maps, header, clean, _noise_encoder(named_by, path))
+
+
+def prototypes_of(model: MLLM, file: Path | None = None) -> Prototypes | None:
+    """Those of a file, else those that come with a model, else the default model's as far as they serve any model.
+
+    Args:
+        model: whose pictures they are for.
+        file: of `Prototypes.save`.
+
+    Returns:
+        None where there are none and ONNX Runtime, which the default model's encoder needs, is not installed.
+
+    Raises:
+        ImcError: as `load_prototypes`.
+    """
+    found = file or model.prototypes_file()
+    if found is not None:
+        return load_prototypes(found, model.identity)
+    return packaged_prototypes() if find_spec("onnxruntime") is not None else None
+
+
+def packaged_prototypes() -> Prototypes:
+    """For a model that none were built for: noise is named by the default model's encoder and pixels are restored where
+    that serves the default model; tokens are left alone."""
+    from imc_lite.models.default.packaged import PackagedEncoder
+
+    encoder = PackagedEncoder()
+    with resources.as_file(resources.files("imc_lite.assets") / "prototypes.safetensors") as file:
+        known = load_prototypes(file, encoder.identity)
+    remedies = tuple(replace(r, map_index=None, farthest=None) for r in known.remedies)
+    maps = {name: array[:0] for name, array in known.maps.items()}
+    return replace(known, remedies=remedies, maps=maps, clean=None, noise_encoder=encoder)
+
+
+def _noise_encoder(identity: dict[str, str] | None, path: Path) -> PackagedEncoder | None:
+    """The encoder that a file says noise is read from; None where it is the model's own."""
+    if identity is None:
+        return None
+    from imc_lite.models.default.packaged import PackagedEncoder
+
+    encoder = PackagedEncoder()
+    if identity != encoder.identity:
+        raise ImcError(f"the prototypes in {shown(path)} read noise from another version's encoder; {REBUILD}")
+    return encoder
 
 
 def _window(found: object) -> str | None:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
-from imc_lite.pdc.full_size import restore_full_size
+from imc_lite.pdc.full_size import restore_for, restore_full_size
 from imc_lite.pdc.impulse import impulse_strength
 from imc_lite.pdc.prototypes import Prototypes
-from imc_lite.pdc.restorers import restore
 from imc_lite.pdc.waves import spike_strength
 from imc_lite.results import ImageReport, Noise
 
@@ -66,8 +65,10 @@ def treat_picture(
         remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
         report, restored = judge(prototypes, look), None
         if remedy is not None and remedy.restore:
-            restored = restore(pixels, remedy.kind, remedy.severity) if look.restored is None else look.restored
-            tokens = model.perceive(restored).tokens if look.again is None else look.again.tokens
+            again, restored = look.again, look.restored
+            if restored is None:
+                restored = restore_for(model, pixels, remedy.kind, remedy.severity)
+            tokens = (again or model.perceive(restored)).tokens
             report = replace(report, restored=True)
         if remedy is not None and look.in_distribution and (fitted := prototypes.low_rank_map(remedy)) is not None:
             moved = model.calibrate(tokens, fitted)
@@ -86,7 +87,7 @@ class RestoredPicture:
     Attributes:
         report: the verdict, and what was done about it.
         pixels: uint8 [H, W, 3], of the picture's own size; None where they were left alone.
-        perceive_s: seconds of the encoder's pass.
+        perceive_s: seconds of naming the noise, the encoder's pass among them.
         restore_s: seconds of everything after it.
     """
 
@@ -108,9 +109,8 @@ class RestoredPicture:
 def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> RestoredPicture:
     """The verdict on a picture, uint8 [H, W, 3] RGB, which is restored where `treat_picture` would restore it."""
     began = time.perf_counter()
-    stats = model.perceive(pixels).stats
+    look = name_noise(model, prototypes, pixels)
     perceived = time.perf_counter()
-    look = name_noise(model, prototypes, pixels, stats)
     remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
     report, restored = judge(prototypes, look), None
     if remedy is not None and remedy.restore:
@@ -126,7 +126,7 @@ def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageRep
 
 def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[ImageReport, float]:
     """Like `inspect`, and with it the out-of-distribution score that the verdict rests on."""
-    look = name_noise(model, prototypes, pixels, model.perceive(pixels).stats)
+    look = name_noise(model, prototypes, pixels)
     return judge(prototypes, look), look.score
 
 
@@ -139,8 +139,8 @@ class Look:
         in_distribution: whether the picture is like those that the prototypes were fitted to.
         score: how far it lies from them, the out-of-distribution score.
         behind: what is seen behind the waves of a spike, which hide it from the encoder; None without waves.
-        restored: the picture without its waves, uint8 [h, w, 3], where there were any; `again`: the encoder's pass over
-            that.
+        restored: the picture without its waves, uint8 [h, w, 3], where there were any; `again`: the model's pass over
+            that, where noise is read from it.
     """
 
     noise: Noise
@@ -151,24 +151,33 @@ class Look:
     again: Perception | None = None
 
 
-def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray) -> Look:
-    """Which noise a picture carries, by its pixels and by the encoder's pass.
+def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray | None = None) -> Look:
+    """Which noise a picture carries, by its pixels and by a pass of the encoder that the prototypes read it from.
 
     Args:
-        model: computes the evidence.
+        model: encodes, and computes the evidence, unless the prototypes bring an encoder of their own for it.
         prototypes: of its encoder.
         pixels: uint8 [H, W, 3] RGB.
-        stats: float32 [S], of the encoder's pass over them.
+        stats: float32 [S], of the model's pass over them, where it has been made already.
     """
     if strength := spike_strength(pixels):
-        restored = restore(pixels, "spike", round(strength))
-        again = model.perceive(restored)
-        behind, in_distribution, score = prototypes.matcher.examine(again.stats, model.evidence)
+        restored = restore_for(model, pixels, "spike", round(strength))
+        again = model.perceive(restored) if prototypes.noise_encoder is None else None
+        behind, in_distribution, score = _examine(model, prototypes, restored, None if again is None else again.stats)
         return Look(Noise("spike", round(strength), SURE, strength), in_distribution, score, behind, restored, again)
-    noise, in_distribution, score = prototypes.matcher.examine(stats, model.evidence)
+    noise, in_distribution, score = _examine(model, prototypes, pixels, stats)
     if noise.kind not in ("clean", "impulse") and (strength := impulse_strength(pixels)):
         noise = Noise("impulse", round(strength), SURE, strength)
     return Look(noise, in_distribution, score)
+
+
+def _examine(
+    model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray | None
+) -> tuple[Noise, bool, float]:
+    """The matcher's verdict on pixels, of which the model's own pass may have been made."""
+    if prototypes.noise_encoder is not None:
+        return prototypes.matcher.examine(prototypes.noise_encoder.stats(pixels))
+    return prototypes.matcher.examine(model.perceive(pixels).stats if stats is None else stats, model.evidence)
 
 
 def judge(prototypes: Prototypes, look: Look) -> ImageReport:
@@ -180,6 +189,9 @@ def judge(prototypes: Prototypes, look: Look) -> ImageReport:
         return ImageReport(None, noise, None, reason)
     if remedy is not None and not look.in_distribution:
         reason = f"{noise.kind}, on a kind of picture that the prototypes do not know; its features are left alone"
+        return ImageReport(None, noise, None, reason)
+    if remedy is not None and prototypes.borrowed:
+        reason = f"{noise.kind} of severity {noise.severity}; how much of it this model's encoder loses is not known"
         return ImageReport(None, noise, None, reason)
     if remedy is not None and not remedy.gradable:
         reason = f"{noise.kind} of severity {noise.severity}: {remedy.after:.0%} of what the encoder sees stays lost"

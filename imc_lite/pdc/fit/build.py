@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,7 +25,16 @@ from imc_lite.noise.registry import BANK_VERSION
 from imc_lite.pdc.features import QUADRANTS, features
 from imc_lite.pdc.fit.bias_field import fit_bias_field
 from imc_lite.pdc.fit.crossfit import draw_folds
-from imc_lite.pdc.fit.discriminant import CLUSTERS, KNOWN, NAMED, OUT_OF_DISTRIBUTION, fit_matcher
+from imc_lite.pdc.fit.discriminant import (
+    CLUSTERS,
+    CONDITIONS,
+    KNOWN,
+    NAMED,
+    OUT_OF_DISTRIBUTION,
+    fit_matcher,
+    simplest,
+    tells_anything,
+)
 from imc_lite.pdc.fit.leading import COLUMNS
 from imc_lite.pdc.fit.low_rank_map import (
     DEFAULT_RANK,
@@ -33,11 +44,14 @@ from imc_lite.pdc.fit.low_rank_map import (
     SHARED_RANK,
     fit_remedies,
 )
+from imc_lite.pdc.full_size import restore_for
+from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.prototypes import Prototypes
-from imc_lite.pdc.restorers import RESTORERS_VERSION, restore
+from imc_lite.pdc.restorers import RESTORERS_VERSION
 
 if TYPE_CHECKING:
     from imc_lite.models.base import MLLM, Perception
+    from imc_lite.models.default.packaged import PackagedEncoder
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 FEWEST = 16
@@ -56,6 +70,10 @@ def build_prototypes(
 ) -> Prototypes:
     """Fit prototypes and remedies to clean pictures and their noisy copies.
 
+    Of another model than the default one, noise is read from the default model's encoder where that names it better on
+    pictures that it was not fitted on (`Prototypes.noise_encoder`), as it does where the model's own tower hardly sees
+    noise. What is done about it is always fitted to the model's own tokens.
+
     Args:
         model: its encoder is what the prototypes are for.
         images: clean pictures, at least 16.
@@ -67,16 +85,21 @@ def build_prototypes(
 
     Raises:
         ImcError: too few pictures, one that cannot be read or for which the encoder's values are out of range, or an
-            encoder whose statistics are the same for all.
+            encoder whose statistics are the same for all, or ONNX Runtime is not installed.
     """
     if len(images) < FEWEST:
         raise ImcError(f"{len(images)} pictures are too few for prototypes; give at least {FEWEST}")
     rng = np.random.default_rng(seed)
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
+    packaged = None
+    if model.statistics != QUADRANTS:
+        from imc_lite.models.default.packaged import PackagedEncoder
+
+        packaged = PackagedEncoder()
     # Tokens of every picture under every condition are more than memory should hold.
     with tempfile.TemporaryFile() as scratch:
-        seen = observe_all(model, chosen, seed, workers, window, scratch)
-        return fit_prototypes(model, seen, seed, rng, window)
+        seen = observe_all(model, chosen, seed, workers, window, scratch, packaged)
+        return fit_prototypes(model, seen, seed, rng, window, packaged)
 
 
 @dataclass(frozen=True)
@@ -87,61 +110,95 @@ class Observations:
         features: float64 [P, 52, F].
         biased: float64 [P, C, F].
         tokens: float16 [P, V, N, D]. See `Observed`.
+        by_packaged: features and biased once more, by the default model's encoder; None where it is the model's own.
     """
 
     features: np.ndarray
     biased: np.ndarray
     tokens: np.ndarray
+    by_packaged: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def observe_all(
-    model: MLLM, images: list[Path], seed: int, workers: int, window: str | None, scratch: IO[bytes]
+    model: MLLM,
+    images: list[Path],
+    seed: int,
+    workers: int,
+    window: str | None,
+    scratch: IO[bytes],
+    packaged: PackagedEncoder | None = None,
 ) -> Observations:
-    """Encode all pictures and their noisy copies; the tokens go into the file `scratch`.
+    """Encode all pictures and their noisy copies, by `packaged` too; the tokens go into the file `scratch`.
 
     Raises:
         ImcError: as `build_prototypes`.
     """
-    table, biased, tokens = [], [], None
+    found, tokens = [], None
     with ThreadPoolExecutor(workers) as pool:
-        jobs = pool.map(lambda i: observe(model, images[i], seed + i, window), range(len(images)))
+        jobs = pool.map(lambda i: observe(model, images[i], seed + i, window, packaged), range(len(images)))
         for i, seen in enumerate(tqdm(jobs, total=len(images), unit="picture", disable=None)):
             if tokens is None:
                 tokens = np.memmap(scratch, np.float16, "w+", shape=(len(images), *seen.tokens.shape))
-            table.append(seen.features)
-            biased.append(seen.biased)
+            found.append((*seen.own, *(seen.by_packaged or ())))
             tokens[i] = seen.tokens
     assert tokens is not None, "there are pictures"
-    return Observations(np.stack(table), np.stack(biased), tokens)
+    features, biased, *more = (np.stack(part) for part in zip(*found, strict=True))
+    return Observations(features, biased, tokens, (more[0], more[1]) if more else None)
 
 
 def fit_prototypes(
-    model: MLLM, seen: Observations, seed: int, rng: np.random.Generator, window: str | None = None
+    model: MLLM,
+    seen: Observations,
+    seed: int,
+    rng: np.random.Generator,
+    window: str | None = None,
+    packaged: PackagedEncoder | None = None,
 ) -> Prototypes:
     """Matcher, bias-field classifier and remedies, fitted to what `model` made of clean pictures and noisy copies.
 
     Args:
         model: whose prototypes they are.
-        seen: by it.
+        seen: by it, and by `packaged`.
         seed: of the noise, and of the bias-field classifier.
         rng: draws folds and clusters.
         window: that pictures were shown with.
+        packaged: the default model's encoder, to read noise from where it names it better.
 
     Raises:
         ImcError: the encoder's statistics are the same for all pictures.
     """
     default = model.statistics == QUADRANTS
-    # Other models are matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
-    matcher = fit_matcher(seen.features, rng, model.statistics, CLUSTERS if default else 1)
-    if default:
-        matcher = replace(matcher, bias_field=fit_bias_field(seen.features[:, 0], seen.biased, seed))
+    matcher, noise_encoder, facts = _fit_naming(model, seen, seed, rng, packaged)
     rank, ridge = (DEFAULT_RANK, DEFAULT_RIDGE) if default else (SHARED_RANK, RIDGE)
     remedies, maps, clean = fit_remedies(seen.tokens, draw_folds(len(seen.tokens), rng), rank, ridge, seed)
-    facts = {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
+    facts |= {**model.identity, "bank": BANK_VERSION, "restorers": RESTORERS_VERSION, "seed": seed}
     facts |= {"images": len(seen.tokens), "model": model.id, "dtype": "float32"}
     if window is not None:
         facts["window"] = canonical(window)
-    return Prototypes(matcher, remedies, maps, facts, clean)
+    return Prototypes(matcher, remedies, maps, facts, clean, noise_encoder)
+
+
+def _fit_naming(
+    model: MLLM, seen: Observations, seed: int, rng: np.random.Generator, packaged: PackagedEncoder | None
+) -> tuple[Matcher, PackagedEncoder | None, dict[str, object]]:
+    """The matcher; the encoder that it reads noise from, None where that is the model's own; and how much the right
+    kinds of noise surprise either, which decides between them."""
+    default = model.statistics == QUADRANTS
+    if packaged is None or seen.by_packaged is None:
+        matcher, _ = fit_matcher(seen.features, rng, model.statistics, CLUSTERS if default else 1)
+        if default:
+            matcher = replace(matcher, bias_field=fit_bias_field(seen.features[:, 0], seen.biased, seed))
+        return matcher, None, {}
+    table, biased = seen.by_packaged
+    theirs, surprise = fit_matcher(table, deepcopy(rng))  # both are compared on the same folds
+    facts: dict[str, object] = {"cross_entropy": {"own": None, "packaged": float(surprise.mean())}}
+    if tells_anything(seen.features):
+        # It is matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
+        own, surprise_of_own = fit_matcher(seen.features, rng, model.statistics, most=1)
+        facts["cross_entropy"] = {"own": float(surprise_of_own.mean()), "packaged": float(surprise.mean())}
+        if simplest(np.stack([surprise_of_own, surprise])) == 0:
+            return own, None, facts
+    return replace(theirs, bias_field=fit_bias_field(table[:, 0], biased, seed)), packaged, facts
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -167,15 +224,15 @@ class Observed:
     """What the encoder makes of one picture under every condition, as it is met (`imc_lite.noise.as_met`).
 
     Attributes:
-        features: float64 [52, F], in the order of `CONDITIONS`.
-        biased: float64 [15, F] under bias fields, [5, F] where no bias-field classifier is fitted.
+        own: the features by the model's encoder (`_shallow`).
         tokens: float16 [1 + 51 + restored ones, N, D] as `fit_remedies` takes them, N at most 256
             and fewer of a tower whose tokens are wide.
+        by_packaged: the features by the default model's encoder; None where it is not asked, or is the model's own.
     """
 
-    features: np.ndarray
-    biased: np.ndarray
+    own: tuple[np.ndarray, np.ndarray]
     tokens: np.ndarray
+    by_packaged: tuple[np.ndarray, np.ndarray] | None
 
 
 def tokens_kept(count: int, width: int) -> int:
@@ -183,7 +240,9 @@ def tokens_kept(count: int, width: int) -> int:
     return min(count, MOST_TOKENS, max(1, MOST_TOKENS * COLUMNS // width))
 
 
-def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Observed:
+def observe(
+    model: MLLM, path: Path, seed: int, window: str | None = None, packaged: PackagedEncoder | None = None
+) -> Observed:
     """Encode a picture and its noisy copies.
 
     Raises:
@@ -204,18 +263,28 @@ def observe(model: MLLM, path: Path, seed: int, window: str | None = None) -> Ob
     # Examples of what is out of distribution are made at the reference size, as they always were.
     small = resize_picture(image, size_within(image.shape, REFERENCE))
     met = [apply_as_met(image, kind, severity, seed) for kind, severity in NAMED]
-    seen = [perceive(picture) for picture in (image, *met, *(restore(met[i], *NAMED[i]) for i in RESTORED))]
-    strange = [perceive(apply_to_image(small, kind, level, seed)).stats for kind, level in OUT_OF_DISTRIBUTION]
-    found = features(np.stack([*(p.stats for p in seen[1 : 1 + len(KNOWN)]), *strange]), model.statistics)
-    first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
+    strange = [apply_to_image(small, kind, level, seed) for kind, level in OUT_OF_DISTRIBUTION]
     # A seed far from every other picture's, so that no two get the same field.
-    more = [
-        perceive(apply_as_met(image, "bias_field", severity, seed + 1_000_000 * draw)).stats
-        for draw in range(1, FIELDS if model.statistics == QUADRANTS else 1)
+    biased = [
+        apply_as_met(image, "bias_field", severity, seed + 1_000_000 * draw)
+        for draw in range(1, FIELDS)
         for severity in range(1, 6)
     ]
-    biased = np.concatenate([found[first], *(features(stats, model.statistics)[None] for stats in more)])
+    seen = [perceive(picture) for picture in (image, *met, *(restore_for(model, met[i], *NAMED[i]) for i in RESTORED))]
+    known, others = [p.stats for p in seen[1 : 1 + len(KNOWN)]], biased if model.statistics == QUADRANTS else []
+    own = _shallow([*known, *(perceive(p).stats for p in (*strange, *others))], model.statistics)
+    by_packaged = None
+    if packaged is not None:
+        by_packaged = _shallow([packaged.stats(p) for p in (*met[: len(KNOWN)], *strange, *biased)], QUADRANTS)
     # The same places in every picture, strewn, so that rows and columns of the grid are all met.
     count, width = seen[0].tokens.shape
     places = np.sort(np.random.default_rng(0).permutation(count)[: tokens_kept(count, width)])
-    return Observed(found, biased, np.stack([p.tokens[places] for p in seen]).astype(np.float16))
+    return Observed(own, np.stack([p.tokens[places] for p in seen]).astype(np.float16), by_packaged)
+
+
+def _shallow(stats: Sequence[np.ndarray], statistics: str) -> tuple[np.ndarray, np.ndarray]:
+    """Statistics under every condition of `CONDITIONS`, then under further bias fields, to features: float64 [52, F],
+    and of all bias fields [C, F]."""
+    found = features(np.stack(stats), statistics)
+    first = [i for i, (kind, _) in enumerate(KNOWN) if kind == "bias_field"]
+    return found[: len(CONDITIONS)], np.concatenate([found[first], found[len(CONDITIONS) :]])

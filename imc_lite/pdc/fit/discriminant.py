@@ -45,7 +45,7 @@ _KIND = np.array([_NAMES.index(kind) for kind, _ in CONDITIONS])
 
 def fit_matcher(
     table: np.ndarray, rng: np.random.Generator, statistics: str = QUADRANTS, most: int = CLUSTERS
-) -> Matcher:
+) -> tuple[Matcher, np.ndarray]:
     """Fit on all pictures; the number of clusters, temperature, bias and limits are set on pictures that were not
     fitted on.
 
@@ -55,10 +55,14 @@ def fit_matcher(
         statistics: how the features were made of an encoder's statistics (`imc_lite.pdc.features.features`).
         most: clusters at most, of 52 prototypes each.
 
+    Returns:
+        The matcher, and how much the right kinds surprise it on every picture where it was not fitted on it:
+        cross-entropy in nats, mean over the conditions, [N].
+
     Raises:
         ImcError: the features are the same for every picture.
     """
-    if (table.reshape(-1, table.shape[2]).std(0) < STILL).all():
+    if not tells_anything(table):
         raise ImcError(
             "the encoder's statistics are the same for every picture and noise, so no noise can be told by them; "
             "take statistics of its early layers"
@@ -67,7 +71,8 @@ def fit_matcher(
     counts = range(1, max(1, min(most, np.bincount(folds).min() * (FOLDS - 1) // PER_CLUSTER)) + 1)
     logits, scores = cross_fit(table, folds, seed, counts)
     temperatures = [min(np.geomspace(0.5, 60, 50), key=lambda t: _cross_entropy(found / t).mean()) for found in logits]
-    chosen = fewest_clusters(np.stack([_cross_entropy(f / t) for f, t in zip(logits, temperatures, strict=True)]))
+    losses = np.stack([_cross_entropy(f / t) for f, t in zip(logits, temperatures, strict=True)])
+    chosen = simplest(losses)
     temperature = temperatures[chosen]
     bias, kept = 0.0, logits[chosen][:, 0] / temperature
     # The smallest bias that keeps enough clean pictures clean: it is taken from the mildest noise.
@@ -77,7 +82,7 @@ def fit_matcher(
     unknown_limit = float(np.quantile(known, KNOWN_KEPT))
     whole = fit(table, seed, counts[chosen])
     clean = np.array([k == "clean" for k in whole.kinds])
-    return replace(
+    matcher = replace(
         whole,
         whiten=whole.whiten / np.sqrt(temperature),
         points=whole.points / np.sqrt(temperature),
@@ -87,6 +92,12 @@ def fit_matcher(
         in_distribution_limit=min(unknown_limit, IN_DISTRIBUTION * float(np.median(known))),
         statistics=statistics,
     )
+    return matcher, losses[chosen]
+
+
+def tells_anything(table: np.ndarray) -> bool:
+    """Whether features [N, 52, F] differ between pictures and noises at all."""
+    return bool((table.reshape(-1, table.shape[2]).std(0) >= STILL).any())
 
 
 def cross_fit(table: np.ndarray, folds: np.ndarray, seed: int, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,12 +125,12 @@ def cross_fit(table: np.ndarray, folds: np.ndarray, seed: int, counts: Sequence[
     return logits, scores
 
 
-def fewest_clusters(losses: np.ndarray) -> int:
-    """Which number of clusters to take: the first within one standard error of the best (Breiman et al. 1984,
+def simplest(losses: np.ndarray) -> int:
+    """Which of several matchers to take: the first within one standard error of the best (Breiman et al. 1984,
     Classification and Regression Trees, section 3.4.3), of the differences between the two picture by picture.
 
     Args:
-        losses: float [C, N], of every candidate, fewest clusters first, on every picture.
+        losses: float [C, N], of every candidate, the simplest first, on every picture.
     """
     excess = losses - losses[losses.mean(1).argmin()]
     error = excess.std(1, ddof=1) / np.sqrt(excess.shape[1])

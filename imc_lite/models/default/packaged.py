@@ -1,0 +1,51 @@
+"""`PackagedEncoder`: the default model's encoder alone, from the package's own files."""
+
+from __future__ import annotations
+
+import io
+import json
+from hashlib import sha256
+from importlib import resources
+
+import numpy as np
+
+from imc_lite.bundle.build import fill
+from imc_lite.bundle.weights import encoder_tensors, read_trained
+from imc_lite.models.default.preprocess import preprocess
+from imc_lite.models.onnx_sessions import CPU, runtime, session_options
+
+
+class PackagedEncoder:
+    """Names noise for models whose own tower tells it worse (`imc_lite.pdc.fit.build`).
+
+    Nothing is fetched, built or written for it: neither the default model's base weights nor its bundle are needed.
+
+    Attributes:
+        identity: SHA-256 of its weights ("encoder") and of its preprocessing ("preprocessing"), as the default model's.
+    """
+
+    def __init__(self) -> None:
+        """Open it, on one CPU thread.
+
+        Raises:
+            ImcError: ONNX Runtime is not installed, or the package's files do not belong together.
+        """
+        ort, assets = runtime(), resources.files("imc_lite.assets")
+        layout = json.loads((assets / "layout.json").read_text(encoding="utf-8"))["encoder"]
+        with resources.as_file(assets / "default.safetensors") as file:
+            tensors = dict(encoder_tensors(read_trained(file)))
+        weights = io.BytesIO()
+        fill(weights, layout, tensors.items())
+        steps = json.loads((assets / "preprocessing.json").read_text(encoding="utf-8"))
+        self.identity = {
+            "encoder": sha256(weights.getbuffer()).hexdigest(),
+            "preprocessing": sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest(),
+        }
+        options, values = session_options(threads=1), [ort.OrtValue.ortvalue_from_numpy(t) for t in tensors.values()]
+        options.add_external_initializers(list(tensors), values)
+        self._weights = values  # the session may read them where they lie
+        self._session = ort.InferenceSession((assets / "encoder.onnx").read_bytes(), options, [CPU])
+
+    def stats(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] RGB -> shallow statistics float32 [1664], as the default model's `perceive` gives them."""
+        return self._session.run(["stats"], {"pixels": preprocess(image)[None]})[0][0]
