@@ -53,10 +53,9 @@ def check_output(path: Path, *inputs: Path | None) -> None:
             the inputs.
     """
     try:
-        there = [given for given in inputs if given is not None and os.path.exists(given)]
-        if os.path.exists(path) and not is_stream(path) and any(os.path.samefile(path, given) for given in there):
-            raise ImcError(f"{shown(path)} is both input and output; choose another output file")
         if not is_stream(path):
+            if any(is_same(path, given) for given in inputs if given is not None):
+                raise ImcError(f"{shown(path)} is both input and output; choose another output file")
             target = Path(os.path.realpath(path))
             _look(target)
             if not stat.S_ISDIR(os.stat(target.parent).st_mode):
@@ -65,6 +64,15 @@ def check_output(path: Path, *inputs: Path | None) -> None:
                 raise _os_error(errno.EACCES)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two names lead to one file that is there.
+
+    Raises:
+        OSError: one of them cannot be looked at.
+    """
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def cannot_write(path: Path, error: OSError) -> ImcError:

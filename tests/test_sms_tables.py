@@ -14,7 +14,7 @@ from imc_lite.sms.assessor import is_name, strange
 from imc_lite.sms.channel import FAR_KEY, LOST, MISREAD, NEAR_KEY, SWAP, VOWEL, reach, slips
 from imc_lite.sms.lexicon import default_lexicon
 from imc_lite.sms.metered import BUDGET, Metered, SpentError
-from imc_lite.sms.opposites import intact, opposites
+from imc_lite.sms.opposites import MARGIN, MARGIN_OF_A_PAIR, intact, opposites
 from imc_lite.sms.proposers import propose, propose_at
 from imc_lite.sms.question import is_english
 from imc_lite.sms.symbols import is_address, is_symbol
@@ -142,6 +142,11 @@ def test_a_damaged_guarded_word_is_allowed_back_where_nothing_else_is_near(name)
 )
 def test_what_may_be_left_of_a_longer_word_is_not_read_as_the_shorter_one(seen, meant, left):
     assert guard.ambiguous(seen, meant, LEXICON) is left
+
+
+def test_a_pair_that_is_also_formed_by_prefixes_keeps_the_wider_margin():
+    assert opposites("afferent", LEXICON)["efferent"] == opposites("adduct", LEXICON)["abduct"] == MARGIN_OF_A_PAIR
+    assert opposites("typical", LEXICON)["atypical"] == MARGIN
 
 
 def test_a_negation_without_its_apostrophe_stays():

@@ -16,7 +16,7 @@ from imc_lite.batch.cases import PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
 from imc_lite.batch.rows import Case, Cases, Plan
 from imc_lite.errors import ImcError, shown
-from imc_lite.files import cannot_write, is_stream, open_stream
+from imc_lite.files import cannot_write, is_same, is_stream, open_stream
 from imc_lite.pipeline import IMC
 
 # From the cases that are not answered yet, their number and the run's plan: the rows that answer them, in order.
@@ -59,7 +59,7 @@ def run_batch(
         # Parquet cannot grow row by row; the rows are kept as JSONL until all are there.
         rows = out.with_name(f"{out.name}.rows.jsonl") if parquet else out
         for path in (out, rows):
-            if os.path.exists(path) and os.path.samefile(path, cases):
+            if is_same(path, cases):
                 raise ImcError(f"{shown(path)} is both input and output; {REMEDY}")
         if parquet:
             return _to_parquet(answers, source, plan, rows, out)

@@ -67,10 +67,9 @@ def inspect(
     words = {rule.word for rule in rules}
     if baseline is None and (DRIFT in words or report is not None):
         raise click.UsageError("--report and --fail-on drift compare with a --baseline; give one.")
-    # A baseline may be followed by the one of today under its name; a report of it must not take its place.
-    _check_outputs([csv, html, report], baseline, file)
-    _check_outputs([save_baseline], file)
-    _check_outputs([csv, html, save_baseline, report])
+    _check_outputs([csv, html, save_baseline, report], file)
+    # The baseline of today may take the place of the one that was given; a report must not.
+    _check_outputs([csv, html, report], baseline)
     then = load_baseline(baseline) if baseline else None
     found = find_pictures(images)
     imc = choice.open(prototypes=file)

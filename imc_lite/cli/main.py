@@ -52,16 +52,20 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _die("interrupted", 130)
     except (_ReaderLeft, BrokenPipeError):
-        # Whoever read our output has gone; a second error at exit would only be noise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()  # whoever read our output has gone
         sys.exit(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _unexpected(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         _die(f"cannot write the output ({error.strerror}); send it elsewhere, or free space", 2)
     except Exception as error:
         _unexpected(error)
+
+
+def _say_no_more() -> None:
+    """What is left to be written to stdout goes nowhere: a second error at exit would only be noise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unexpected(error: Exception) -> NoReturn:

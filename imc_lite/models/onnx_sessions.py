@@ -50,15 +50,11 @@ class Sessions:
             return self._made[graph]
 
     def _open(self, graph: str) -> onnxruntime.InferenceSession:
-        ort = runtime()
-        providers = self._providers(ort.get_available_providers())
+        providers = self._providers(runtime().get_available_providers())
         path = self.bundle.file(f"{graph}.onnx")
         if f"{graph}.bin" in self.bundle.files:
             self.bundle.file(f"{graph}.bin")
-        try:
-            session = ort.InferenceSession(str(path), session_options(self.threads), providers)
-        except Exception as error:  # ONNX Runtime raises bare pybind types
-            raise ImcError(f"ONNX Runtime cannot load {graph}.onnx ({str(error).splitlines()[0]})") from error
+        session = open_session(path.name, str(path), self.threads, providers)
         # A provider that is listed may still fail to start; the session says what it got.
         if self.device == "cuda" and CUDA not in session.get_providers():
             raise ImcError("onnxruntime finds no CUDA device here; choose --device cpu")
@@ -87,13 +83,36 @@ def runtime() -> Any:
     return ort
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Of every session: so many threads inside an operator, one operator at a time, nothing said but errors."""
-    options = runtime().SessionOptions()
+def open_session(
+    name: str,
+    graph: str | bytes,
+    threads: int,
+    providers: list[str],
+    weights: dict[str, onnxruntime.OrtValue] | None = None,
+) -> onnxruntime.InferenceSession:
+    """A session over one graph: so many threads inside an operator, one operator at a time, nothing said but errors.
+
+    Args:
+        name: of the graph, for an error.
+        graph: the path of its file, or what is in it.
+        threads: intra-op threads on the CPU.
+        providers: that may run it, the first that can.
+        weights: those that the graph says lie in another file; the session may read them where they lie.
+
+    Raises:
+        ImcError: ONNX Runtime is not installed, or cannot load the graph.
+    """
+    ort = runtime()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return options
+    try:
+        if weights is not None:
+            options.add_external_initializers(list(weights), list(weights.values()))
+        return ort.InferenceSession(graph, options, providers)
+    except Exception as error:  # ONNX Runtime raises bare pybind types
+        raise ImcError(f"ONNX Runtime cannot load {name} ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager

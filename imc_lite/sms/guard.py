@@ -94,7 +94,8 @@ def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
         target: what it would become; several words for shorthand.
         others: every other candidate as near to the source as the target.
     """
-    if protected(source) and (known or protected(source) == "negation"):
+    kind = protected(source)
+    if kind == "negation" or (known and kind):
         return False
     wanted = [w for w in target.split() if protected(w)]
     if not wanted:

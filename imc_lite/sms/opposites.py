@@ -73,7 +73,8 @@ def opposites(word: str, lexicon: Lexicon) -> dict[str, float]:
                 found |= {word.removesuffix(suffix) + other for other in group if other != suffix}
     # Nearly every word has a "non-" of its own: such ones must stand in a list.
     formed = {other for other in found if lexicon.known(other)} | {other for other in bare if lexicon.listed(other)}
-    return _PAIRS.get(word, {}) | dict.fromkeys(formed - {word}, MARGIN)
+    pairs = _PAIRS.get(word, {})
+    return pairs | {other: max(MARGIN, pairs.get(other, 0.0)) for other in formed - {word}}
 
 
 def intact(seen: str, meant: str, other: str, near: bool = False) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from imc_lite.bundle.build import fill
 from imc_lite.bundle.weights import encoder_tensors, read_trained
 from imc_lite.models.default.preprocess import preprocess
-from imc_lite.models.onnx_sessions import CPU, runtime, session_options
+from imc_lite.models.onnx_sessions import CPU, open_session, runtime
 
 
 class PackagedEncoder:
@@ -41,10 +41,9 @@ class PackagedEncoder:
             "encoder": sha256(weights.getbuffer()).hexdigest(),
             "preprocessing": sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest(),
         }
-        options, values = session_options(threads=1), [ort.OrtValue.ortvalue_from_numpy(t) for t in tensors.values()]
-        options.add_external_initializers(list(tensors), values)
-        self._weights = values  # the session may read them where they lie
-        self._session = ort.InferenceSession((assets / "encoder.onnx").read_bytes(), options, [CPU])
+        self._weights = {name: ort.OrtValue.ortvalue_from_numpy(tensor) for name, tensor in tensors.items()}
+        graph = (assets / "encoder.onnx").read_bytes()
+        self._session = open_session("encoder.onnx", graph, 1, [CPU], self._weights)
 
     def stats(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] RGB -> shallow statistics float32 [1664], as the default model's `perceive` gives them."""

@@ -191,14 +191,15 @@ def _fit_naming(
         return matcher, None, {}
     table, biased = seen.by_packaged
     theirs, surprise = fit_matcher(table, deepcopy(rng))  # both are compared on the same folds
-    facts: dict[str, object] = {"cross_entropy": {"own": None, "packaged": float(surprise.mean())}}
+    surprises: dict[str, float | None] = {"own": None, "packaged": float(surprise.mean())}
     if tells_anything(seen.features):
         # It is matched by a kernel that holds 64 prototypes, and so one cluster of 52 (`kernels.match`).
         own, surprise_of_own = fit_matcher(seen.features, rng, model.statistics, most=1)
-        facts["cross_entropy"] = {"own": float(surprise_of_own.mean()), "packaged": float(surprise.mean())}
+        surprises["own"] = float(surprise_of_own.mean())
         if simplest(np.stack([surprise_of_own, surprise])) == 0:
-            return own, None, facts
-    return replace(theirs, bias_field=fit_bias_field(table[:, 0], biased, seed)), packaged, facts
+            return own, None, {"cross_entropy": surprises}
+    theirs = replace(theirs, bias_field=fit_bias_field(table[:, 0], biased, seed))
+    return theirs, packaged, {"cross_entropy": surprises}
 
 
 def find_images(folder: Path) -> list[Path]:
