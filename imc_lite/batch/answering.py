@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,29 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
     """
     row = _or_error(partial(_answer_each if case.questions else _answer, imc, case, plan))
     return dump({"id": case.id, **row, "run": run_of(case, plan)})
+
+
+def answer_rows(imc: IMC, cases: Iterable[Case], plan: Plan) -> Iterator[str]:
+    """`answer_row` of each case, in order; of a model that answers several at once, so many ahead.
+
+    Raises:
+        UpstreamUnavailable: as `answer_row`.
+    """
+    at_once = getattr(imc.model, "at_once", 1)
+    if at_once == 1 or imc.upstream is not None:
+        yield from (answer_row(imc, case, plan) for case in cases)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        running: deque[Future[str]] = deque()
+        try:
+            for case in cases:
+                running.append(pool.submit(answer_row, imc, case, plan))
+                if len(running) > at_once:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:  # of a run that is ended, what has not begun is not begun any more
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def is_failed(row: dict[str, Any]) -> bool:

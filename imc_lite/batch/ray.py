@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch.answering import answer_row
+from imc_lite.batch.answering import answer_rows
 from imc_lite.batch.rows import Case, Plan, case_from_json, case_to_json
 from imc_lite.batch.run import Answers
 from imc_lite.errors import ImcError, shown
@@ -39,7 +39,8 @@ class Answerer:
         self._imc, self._plan = open_model(), plan
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
-        return {"row": [answer_row(self._imc, case_from_json(str(case)), self._plan) for case in block["case"]]}
+        cases = [case_from_json(str(case)) for case in block["case"]]
+        return {"row": list(answer_rows(self._imc, cases, self._plan))}
 
 
 def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers:

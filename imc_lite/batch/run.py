@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imc_lite.batch import output
-from imc_lite.batch.answering import answer_row
+from imc_lite.batch.answering import answer_rows
 from imc_lite.batch.cases import PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
 from imc_lite.batch.rows import Case, Cases, Plan
@@ -68,12 +68,10 @@ def run_batch(
 
 
 def in_process(open_model: Callable[[], IMC]) -> Answers:
-    """Answers from a model in this process, one after the other."""
+    """Answers from a model in this process."""
 
     def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
-        imc = open_model()
-        for case in cases:
-            yield answer_row(imc, case, plan)
+        return answer_rows(open_model(), cases, plan)
 
     return answers
 

@@ -78,6 +78,8 @@ class MLLM(Protocol):
     A model may have `text_only` of `BaseMLLM` besides; without it nobody knows whether its answers rest on the picture.
 
     One model may be used from several threads at once: a call that changes the model's state keeps the others waiting.
+    One that answers several questions together sooner than one after the other has `at_once`, how many: a batch asks it
+    so many at a time.
 
     Attributes:
         id, version: what answers say they come from.

@@ -62,12 +62,14 @@ def _likeliest(
     """The first `count` tokens by their log-probabilities [vocabulary], each with what it would add to the text."""
     # Equal ones in the order of their ids, as argmax takes them.
     first = np.argsort(-scores, kind="stable")[:count] if count > 1 else [scores.argmax()]
-    written = _whole(decode(before))
-
-    def adds(token: int) -> str:
-        return "" if token in ends else _whole(decode([*before, token]))[len(written) :]
-
+    adds = added_by(before, decode, ends)
     return tuple(TokenLogprob(adds(int(token)), float(scores[token])) for token in first)
+
+
+def added_by(before: list[int], decode: Callable[[list[int]], str], ends: Sequence[int]) -> Callable[[int], str]:
+    """What a token adds to the text of those before it; nothing where it ends the answer."""
+    written = _whole(decode(before))
+    return lambda token: "" if token in ends else _whole(decode([*before, token]))[len(written) :]
 
 
 def _whole(text: str) -> str:

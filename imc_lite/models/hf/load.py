@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.families import Family, family_of, supported
 from imc_lite.models.hf.model import HfMLLM
+from imc_lite.models.hf.parts import drop
 
 # What checkpoints that are quantized already are read with.
 PACKAGES = {
@@ -24,7 +25,9 @@ PACKAGES = {
 NO_QUANT = ", or --quant none"
 
 
-def load(name: str, *, device: str = "auto", quant: str = "auto", offline: bool = False) -> HfMLLM:
+def load(
+    name: str, *, device: str = "auto", quant: str = "auto", offline: bool = False, language: bool = True
+) -> HfMLLM:
     """Load a checkpoint of a supported family; weights from safetensors only, and never code that comes with it.
 
     Settings of torch and transformers are left as they are: how many threads torch uses (`torch.set_num_threads`), and
@@ -37,6 +40,7 @@ def load(name: str, *, device: str = "auto", quant: str = "auto", offline: bool 
             int4 on CUDA and none on the CPU, and leaves a checkpoint that is quantized already as it is. Tower and
             projector are never quantized.
         offline: only what is in the hub's cache, or the folder.
+        language: False keeps tower and projector alone, for a program that has the language model elsewhere.
 
     Raises:
         ImcError: not there, not supported, or a library that the choice needs is not installed.
@@ -46,7 +50,13 @@ def load(name: str, *, device: str = "auto", quant: str = "auto", offline: bool 
     config = _fetched(AutoConfig.from_pretrained, name, offline, source)
     family = family_of(config.model_type)
     dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    options = source | {"config": config, "dtype": dtype, "use_safetensors": True}
+    options = source | {"config": config, "dtype": dtype if language else "auto", "use_safetensors": True}
+    if not language:
+        # On the CPU and as it is stored, since most of it goes again.
+        model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+        drop(model, family.language)
+        model = model.to(chosen, dtype)
+        return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name)
     if chosen == "cuda":
         options["device_map"] = chosen  # straight onto the device; that needs accelerate, which a CPU can do without
     options |= _quantized(config, family, chosen, quant)

@@ -134,12 +134,15 @@ class HfMLLM(TorchMLLM):
         plain = defuse(text, self.family.control_tokens(self.processor))
         return self.processor.tokenizer(plain, add_special_tokens=False)["input_ids"]
 
+    def written(self, prompt: str, with_image: bool) -> tuple[str, dict[str, bool]]:
+        """The whole prompt, and how a tokenizer is to take it: a chat template writes the first token itself."""
+        text, start = self.family.render(self.processor, prompt, with_image), self.processor.tokenizer.bos_token
+        return text, {"add_special_tokens": not (start and text.startswith(start))}
+
     def inputs(self, prompt: str, image: np.ndarray | None) -> dict[str, torch.Tensor]:
         """What the model takes for a question and at most one picture, uint8 [H, W, 3]."""
-        text = self.family.render(self.processor, prompt, image is not None)
-        start = self.processor.tokenizer.bos_token
-        # A chat template writes the first token itself.
-        options = {"return_tensors": "pt", "add_special_tokens": not (start and text.startswith(start))}
+        text, how = self.written(prompt, image is not None)
+        options = {"return_tensors": "pt", **how}
         if image is None:
             found = self.processor.tokenizer([text], **options)
         else:
@@ -166,6 +169,20 @@ class HfMLLM(TorchMLLM):
             out = self.model(**inputs, use_cache=True, logits_to_keep=1)
             shift = 0 if tokens is None else self.family.position_shift(self.model)
         return out.logits[0, -1], out.past_key_values, length + shift
+
+    @torch.inference_mode()
+    def embedded(self, tokens: np.ndarray) -> Any:
+        """What vLLM takes in the place of a picture with these tokens, float32 [N, D], on the CPU.
+
+        Raises:
+            ImcError: of this family it takes pixels alone.
+        """
+        given = self.visual(np.full((32, 32, 3), BLANK, np.uint8))
+        with self._lock, self._showing(tokens):
+            found = self.family.embedded(self.model.get_image_features(**given), given)
+        if found is None:
+            raise ImcError(f"vLLM takes pictures of {self.family.name} as pixels alone; leave the `vllm:` out")
+        return found
 
     @contextmanager
     def _showing(self, tokens: np.ndarray | None) -> Iterator[None]:

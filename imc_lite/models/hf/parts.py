@@ -49,6 +49,14 @@ def find(root: nn.Module, path: str) -> nn.Module | None:
     return found
 
 
+def drop(model: nn.Module, path: str) -> None:
+    """Put a module without weights where the language model stands, and where its output layer does."""
+    above, _, name = path.rpartition(".")
+    setattr(model.get_submodule(above), name, nn.Identity())
+    if hasattr(model, "lm_head"):
+        model.lm_head = nn.Identity()
+
+
 def _need(model: nn.Module, path: str) -> nn.Module:
     found = find(model, path)
     if found is None:

@@ -75,6 +75,15 @@ class Family:
         known |= {t for t in (*tokenizer.all_special_tokens, self.image_token(processor), processor.image_token) if t}
         return sorted((t for t in known if len(t) > 1), key=lambda t: (-len(t), t))
 
+    def embedded(self, seen: Any, given: Mapping[str, torch.Tensor]) -> Any:
+        """What vLLM takes in the place of a picture; None where it takes nothing but pixels of this family.
+
+        Args:
+            seen: what `get_image_features` of the model gives for the picture.
+            given: what it was given.
+        """
+        return None
+
     def position_shift(self, model: Any) -> int:
         """After a prompt with a picture: how far the next position is beyond the number of tokens read."""
         return 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from imc_lite.models.hf.families.base import Family, Step
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Llava(Family):
@@ -14,6 +18,9 @@ class Llava(Family):
         if "shortest_edge" not in image_processor.size:
             return super().views(image_processor, pixels)
         return [[["shortest", image_processor.size["shortest_edge"]], ["crop", *pixels[-2:]]]]
+
+    def embedded(self, seen: Any, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return seen.pooler_output[0][None].cpu()
 
 
 class LlavaNext(Llava):

@@ -18,6 +18,13 @@ class Qwen(Family):
     def load_processor(self, name: str, **source: Any) -> QwenProcessor:
         return QwenProcessor.from_pretrained(name, **source)
 
+    def embedded(self, seen: Any, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        import torch
+
+        # What goes to deeper layers stands behind what goes to the first.
+        parts = [seen.pooler_output[0], *(part[0] for part in getattr(seen, "deepstack_features", None) or ())]
+        return {"image_embeds": torch.cat(parts, 1).cpu(), "image_grid_thw": given["image_grid_thw"].cpu()}
+
     def position_shift(self, model: Any) -> int:
         # A picture's rows and columns are counted, not its tokens; the model keeps the difference from call to call.
         return int(model.model.rope_deltas)
