@@ -115,11 +115,13 @@ class IMC:
 
         Raises:
             ImcError: no such model, one that is not supported, the default one cannot be built, the prototypes or the
-                confidence belong to another model, or the upstream's URL, model, timeout or key cannot be meant.
+                confidence belong to another model, or what is said of the upstream or the threads cannot be meant.
         """
         from imc_lite.models.open import open_mllm
 
         asked = None
+        if upstream is not None and confidence is not None:
+            raise ImcError("a confidence is for models that answer here; leave it or the upstream out")
         if upstream is not None:
             from imc_lite.upstream.client import TIMEOUT, Upstream
 
@@ -185,10 +187,7 @@ class IMC:
     ) -> RestoredPicture:
         """The picture at its own size with its noise taken out where that pays, for a model that is shown pixels.
 
-        Args as those of `inspect`.
-
-        Raises:
-            ImcError: as `inspect`.
+        Args and errors are those of `inspect`.
         """
         return restore_picture(self.model, self.noise_prototypes(), self.load(image, window, frame).pixels)
 
@@ -270,8 +269,8 @@ class IMC:
             on_text(generation.text)  # whole: before, nobody knew whether it would be given
         done = time.perf_counter()
         marks = {"load": loaded - began, "perceive": seen.perceive_s, "calibrate": seen.calibrate_s}
-        marks |= {"repair": repaired - perceived, "decode": decoded - repaired, "assess": done - decoded}
-        marks["total"] = done - began
+        marks |= {"repair": repaired - perceived, "decode": decoded - repaired}
+        marks |= {"assess": done - decoded, "total": done - began}
         return Result(
             id=id,
             answer=generation.text if given else None,

@@ -7,12 +7,17 @@ The server holds the base language model, which takes no pictures: what it answe
 `--command` starts another server, such as llama.cpp's own: "llama-server -m {gguf} --port {port}". A reply has to be
 the same field by field, but for its id and its times, and for the report that is added. Where a question is damaged, it
 has to be the reply to the question as it is repaired. By turns, so that other load on the machine meets both alike.
+
+With `--pictures` the server is one whose model takes pictures, such as the checkpoint of recipes/distil_vit.py in vLLM
+("python -m vllm.entrypoints.openai.api_server --model CHECKPOINT --served-model-name base --port {port}"), and 60 calls
+with pictures are compared. Where a picture is noisy, the reply has to be the one to the picture as it is restored.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import io
 import json
 import shlex
 import socket
@@ -26,8 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import history
+import numpy as np
 import openai
 from measure_server import Server
+from PIL import Image
+
+from imc_lite import IMC, load_image
+from imc_lite.images.data_uri import data_uri
+from imc_lite.noise import apply_to_image
 
 Call = dict[str, Any]
 QUESTIONS = (
@@ -50,6 +61,9 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
     },
 }
+ABOUT = ("What modality is this?", "What body part is shown?", "Which organ is shown?", "Is the heart enlarged?")
+RESTORED = ("gaussian", "speckle", "impulse", "low_contrast", "pixelation")  # noises that pixels are restored under
+SEVERITY = 4
 # What is another in every reply, or is added.
 OWN = {"id", "created", "imc", "timings", "system_fingerprint"}
 STEADY = {"temperature": 0, "seed": 0, "max_tokens": 12}
@@ -88,6 +102,57 @@ def calls(picture: str) -> list[tuple[str, Call, Call]]:
         as_it_is, mended = ({"messages": [user(text)], **STEADY} for text in (asked, repaired))
         same.append(("a damaged question", as_it_is, mended))
     return same
+
+
+def calls_with_pictures(pixels: np.ndarray) -> list[tuple[str, Call, Call]]:
+    """Like `calls`, each about a picture of its own, of which neither side can know anything.
+
+    Args:
+        pixels: uint8 [H, W, 3], a clean picture.
+    """
+    imc = IMC.from_pretrained(sms=False)
+    drawn = np.random.default_rng(0)
+
+    def another() -> np.ndarray:
+        changed = pixels.copy()
+        changed[:4, :4] = drawn.integers(0, 256, (4, 4, 1), np.uint8)
+        return changed
+
+    def jpeg(picture: np.ndarray) -> str:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=95)
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+    def about(url: str, question: str, **more: Any) -> Call:
+        shown = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+        return {"messages": [*more.pop("before", []), user(shown)], **STEADY, **more}
+
+    found: list[tuple[str, Call, Call]] = []
+
+    def clean(name: str, number: int, **more: Any) -> None:
+        call = about(jpeg(another()), ABOUT[number % len(ABOUT)], **more)
+        found.append((name, call, call))
+
+    earlier = about(jpeg(another()), ABOUT[0])["messages"]
+    earlier.append({"role": "assistant", "content": "x-ray"})
+    for number in range(20):
+        clean("a clean picture", number)
+    for number in range(6):
+        clean("a clean picture, streamed", number, stream=True)
+        clean("a clean picture, log-probabilities", number, logprobs=True, top_logprobs=2)
+    for number in range(4):
+        clean("a clean picture after another", number, before=earlier)
+    for number in range(4 * len(RESTORED)):
+        noisy = apply_to_image(another(), RESTORED[number % len(RESTORED)], SEVERITY, seed=number)
+        restored = imc.restore(noisy).pixels
+        urls = [data_uri(picture) for picture in (noisy, noisy if restored is None else restored)]
+        name, more = "a noisy picture", {"stream": True} if number % 4 == 3 else {}
+        asked, expected = (about(url, ABOUT[number % len(ABOUT)], **more) for url in urls)
+        found.append((f"{name}, streamed" if more else name, asked, expected))
+    for asked, repaired in DAMAGED.items():
+        url = jpeg(another())
+        found.append(("a clean picture, a damaged question", about(url, asked), about(url, repaired)))
+    return found
 
 
 def told(client: openai.OpenAI, call: Call) -> tuple[Any, float, float]:
@@ -136,6 +201,7 @@ def compared(direct: openai.OpenAI, through: openai.OpenAI, listed: list[tuple[s
     """How many replies are the same, and what of the time is ours."""
     same: dict[str, list[bool]] = {}
     differing, waits, firsts = [], [], []
+    ends: dict[str, list[float]] = {}
     for name, call, expected in listed:
         # Once before: what the server keeps of a prompt makes the second time quicker, and may round otherwise. What we
         # keep of a question is not counted on: it is new to us.
@@ -145,6 +211,7 @@ def compared(direct: openai.OpenAI, through: openai.OpenAI, listed: list[tuple[s
         same.setdefault(name, []).append(ours == theirs)
         if ours != theirs:
             differing.append({"call": name, "directly": theirs, "through": ours})
+        ends.setdefault(name, []).append(1000 * (our_end - their_end))
         (firsts if call.get("stream") else waits).append(
             (1000 * (our_first - their_first), 1000 * (our_end - their_end))
         )
@@ -153,6 +220,7 @@ def compared(direct: openai.OpenAI, through: openai.OpenAI, listed: list[tuple[s
         "same": sum(map(sum, same.values())),
         "by_call": {name: f"{sum(hits)} of {len(hits)}" for name, hits in same.items()},
         "differing": differing,
+        "added_ms_median_by_call": {name: round(statistics.median(times), 1) for name, times in ends.items()},
         "added_ms_median": round(statistics.median(end for _, end in waits), 1),
         "added_before_the_first_chunk_ms_median": round(statistics.median(first for first, _ in firsts), 1),
         "added_to_a_stream_ms_median": round(statistics.median(end for _, end in firsts), 1),
@@ -167,6 +235,7 @@ def main() -> None:
         "--name", default="llama_cpp.server of llama-cpp-python", help="what the report calls the server"
     )
     parser.add_argument("--command", default=f"{sys.executable} -m llama_cpp.server --model {{gguf}} --port {{port}}")
+    parser.add_argument("--pictures", action="store_true", help="its model takes pictures")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     picture = "data:image/jpeg;base64," + base64.b64encode(args.image.read_bytes()).decode()
@@ -180,7 +249,8 @@ def main() -> None:
                     openai.OpenAI(base_url=base, api_key="none", max_retries=0)
                     for base in (url, f"http://127.0.0.1:{proxy.port}/v1")
                 ]
-                found = compared(clients[0], clients[1], calls(picture))
+                listed = calls_with_pictures(load_image(args.image)) if args.pictures else calls(picture)
+                found = compared(clients[0], clients[1], listed)
             finally:
                 proxy.stop()
         finally:
@@ -188,7 +258,7 @@ def main() -> None:
             upstream.wait(60)
     report = json.loads(args.out.read_text()) if args.out.exists() else {}
     report["command"] = "python recipes/measure_proxy.py --lm WHEEL --image IMAGE -o recipes/results/proxy.json"
-    report.setdefault("servers", {})[args.name] = {"processor": history.processor(), **found}
+    report.setdefault("servers_with_pictures" if args.pictures else "servers", {})[args.name] = {"processor": history.processor(), **found}
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

@@ -60,7 +60,7 @@ MAKERS = (
         runtime.portability,
         runtime.export,
     ),
-    *(runtime.server, runtime.proxy, runtime.archive, runtime.kernels),
+    *(runtime.server, runtime.proxy, runtime.proxy_pictures, runtime.archive, runtime.kernels),
     *(
         noises.image_noises,
         noises.further_image_noises,

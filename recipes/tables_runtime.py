@@ -188,6 +188,15 @@ def proxy() -> str:
     return "\n".join(lines)
 
 
+def proxy_pictures() -> str:
+    """The same with pictures."""
+    lines = ["| server | calls | the same | added to a clean picture, ms | to a noisy one, ms |", "|---|---|---|---|---|"]
+    for name, of in read("proxy")["servers_with_pictures"].items():
+        added = (of["added_ms_median_by_call"][call] for call in ("a clean picture", "a noisy picture"))
+        lines.append(f"| {name} | {of['calls']} | {of['same']} | {' | '.join(f'{ms:.0f}' for ms in added)} |")
+    return "\n".join(lines)
+
+
 def archive() -> str:
     """The plan for a million pictures, from the cost of one."""
     found, count = read("archive"), 1_000_000

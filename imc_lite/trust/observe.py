@@ -54,7 +54,9 @@ def read_labelled(path: Path) -> list[Labelled]:
         if path.stat().st_size > LARGEST:
             raise ImcError(f"{shown(path)} is larger than {LARGEST >> 20} MiB; give fewer cases")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ImcError(f"cannot read {shown(path)}: {error.strerror}; give a file of labelled cases") from error
+    except UnicodeDecodeError as error:
         raise ImcError(f"{shown(path)} cannot be read as UTF-8 text; give one JSON object a line") from error
     found: dict[Path, list[tuple[str, str]]] = {}
     for number, line in enumerate(lines, 1):
