@@ -258,7 +258,10 @@ def main() -> None:
             upstream.wait(60)
     report = json.loads(args.out.read_text()) if args.out.exists() else {}
     report["command"] = "python recipes/measure_proxy.py --lm WHEEL --image IMAGE -o recipes/results/proxy.json"
-    report.setdefault("servers_with_pictures" if args.pictures else "servers", {})[args.name] = {"processor": history.processor(), **found}
+    report.setdefault("servers_with_pictures" if args.pictures else "servers", {})[args.name] = {
+        "processor": history.processor(),
+        **found,
+    }
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 

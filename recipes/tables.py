@@ -31,6 +31,7 @@ MAKERS = (
         robustness.foreign,
         robustness.perception,
         robustness.upstream,
+        robustness.llama_server,
     ),
     *(
         trust.confidence,

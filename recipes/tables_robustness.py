@@ -227,7 +227,16 @@ def repair() -> str:
 
 def upstream() -> str:
     """What restoring and repairing in front of a model gives back, over a quick run."""
-    found = bench.load_results(RESULTS / "upstream")
+    return _in_front("upstream")
+
+
+def llama_server() -> str:
+    """The same in front of llama-server."""
+    return _in_front("llama_server")
+
+
+def _in_front(folder: str) -> str:
+    found = bench.load_results(RESULTS / folder)
     asked = sum(source["questions"] for source in found["data"]["sources"].values())
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
     return f"{pictures} pictures, {asked} questions.\n\n{bench.headline(found)}"

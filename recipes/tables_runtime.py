@@ -190,7 +190,10 @@ def proxy() -> str:
 
 def proxy_pictures() -> str:
     """The same with pictures."""
-    lines = ["| server | calls | the same | added to a clean picture, ms | to a noisy one, ms |", "|---|---|---|---|---|"]
+    lines = [
+        "| server | calls | the same | added to a clean picture, ms | to a noisy one, ms |",
+        "|---|---|---|---|---|",
+    ]
     for name, of in read("proxy")["servers_with_pictures"].items():
         added = (of["added_ms_median_by_call"][call] for call in ("a clean picture", "a noisy picture"))
         lines.append(f"| {name} | {of['calls']} | {of['same']} | {' | '.join(f'{ms:.0f}' for ms in added)} |")

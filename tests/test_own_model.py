@@ -68,3 +68,9 @@ def test_an_encoder_that_sees_nothing_borrows_one_that_names_noise(package, clea
     assert built.returncode == 0 and "noise is read from the default model's encoder" in built.stderr
     seen = command(package, "inspect", "-m", "brightness", "--prototypes", tmp_path / "p", chest, "--json")
     assert json.loads(seen.stdout)["noise"]["kind"], seen.stderr
+
+
+@pytest.mark.parametrize("threads", [0, -3, 257, True, "2", 1.5])
+def test_a_number_of_threads_that_cannot_be_meant(threads):
+    with pytest.raises(ImcError, match=f"threads is {threads!r}; give 1 to 256"):
+        IMC.from_pretrained(threads=threads)

@@ -260,6 +260,8 @@ def test_what_cannot_work_is_refused(upstream):
     for url in ("http://192.0.2.1:11434/v1", "https://localhost.a.org"):
         with pytest.raises(ImcError, match="not this machine"):
             IMC.from_pretrained(upstream=url, offline=True)
+    with pytest.raises(ImcError, match="a confidence is for models that answer here"):
+        IMC.from_pretrained(upstream=upstream.url, confidence=Path("sure.safetensors"))
     assert not upstream.sent
     for args, why in (
         (["x.png", "Modality?", "--upstream-model", "m"], "--upstream-model and --timeout go with --upstream"),

@@ -120,7 +120,9 @@ def model_options(function: Command) -> Command:
         click.option("--quant", type=click.Choice(QUANTS), default="auto", help="Of a Hugging Face language model."),
         click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs."),
         click.option("--offline", is_flag=True, help="Never use the network."),
-        click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="CPU threads."),
+        click.option(
+            "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="CPU threads."
+        ),
         click.option("-m", "--model", default="default", show_default=True, help=MODEL_HELP),
     ):
         call = option(call)

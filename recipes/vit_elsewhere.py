@@ -1,9 +1,12 @@
-"""Tower and projector of the checkpoint of recipes/distil_vit.py as llama.cpp reads them (`--mmproj`).
+"""The checkpoint of recipes/distil_vit.py as vLLM and llama.cpp read it.
 
-    python recipes/vit_gguf.py --checkpoint runs/vit/checkpoint -o runs/vit/mmproj.gguf
+    python recipes/vit_elsewhere.py --checkpoint runs/vit/checkpoint -o runs/vit/elsewhere
 
-Its language model comes from llama.cpp's own converter: `convert_hf_to_gguf.py runs/vit/checkpoint --outfile lm.gguf`.
-That one knows no CLIP towers any more. Names and keys: tools/mtmd/clip-impl.h of llama.cpp.
+`elsewhere/checkpoint` is the same with the names that a CLIP tower's weights have on the hub: vLLM 0.32 does not know
+those that transformers 5 writes. `elsewhere/mmproj.gguf` holds tower and projector for llama.cpp (`--mmproj`), whose
+own converter knows no CLIP towers any more, but makes the language model: `convert_hf_to_gguf.py
+runs/vit/elsewhere/checkpoint --outtype f16 --outfile runs/vit/elsewhere/lm.gguf`. Names and keys:
+tools/mtmd/clip-impl.h of llama.cpp.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 from gguf import GGUFWriter
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 # Below the tower and the projector, and what llama.cpp calls it.
 NAMES = {
@@ -52,15 +56,12 @@ def named(key: str) -> str | None:
     return f"{NAMES[stem]}.{kind}" if stem in NAMES else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    args = parser.parse_args()
-    config = json.loads((args.checkpoint / "config.json").read_text())
-    pixels = json.loads((args.checkpoint / "processor_config.json").read_text())["image_processor"]
+def write_mmproj(checkpoint: Path, weights: dict[str, np.ndarray], out: Path) -> None:
+    """Tower and projector in a GGUF file."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    pixels = json.loads((checkpoint / "processor_config.json").read_text())["image_processor"]
     vision = config["vision_config"]
-    writer = GGUFWriter(args.out, "clip")
+    writer = GGUFWriter(out, "clip")
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "mlp")
     writer.add_bool("clip.use_gelu", vision["hidden_act"] == "gelu")
@@ -79,13 +80,28 @@ def main() -> None:
     writer.add_array("clip.vision.feature_layer", [vision["num_hidden_layers"] + 1 + config["vision_feature_layer"]])
     writer.add_array("clip.vision.image_mean", pixels["image_mean"])
     writer.add_array("clip.vision.image_std", pixels["image_std"])
-    for key, weight in load_file(args.checkpoint / "model.safetensors").items():
+    for key, weight in weights.items():
         if (name := named(key)) is not None:
             writer.add_tensor(name, weight.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    args = parser.parse_args()
+    weights = load_file(args.checkpoint / "model.safetensors")
+    folder = args.out / "checkpoint"
+    shutil.copytree(args.checkpoint, folder, dirs_exist_ok=True)
+    on_the_hub = {
+        re.sub(r"vision_tower\.(?!vision_model)", "vision_tower.vision_model.", k): w for k, w in weights.items()
+    }
+    save_file(on_the_hub, folder / "model.safetensors", {"format": "pt"})
+    write_mmproj(folder, weights, args.out / "mmproj.gguf")
 
 
 if __name__ == "__main__":
