@@ -135,6 +135,7 @@ def test_requests_are_answered_together_and_taken_back(checkpoint):
 
     model = VllmMLLM.open(str(checkpoint("llava")), device="cpu", offline=True, **EXACT)
     try:
+        assert model.beside() is model  # a server opens it once for all of its workers
         questions = [f"Question {number}?" for number in range(12)]
         alone = [model.generate(question, None, 16).text for question in questions]
         together: dict = {}

@@ -73,6 +73,10 @@ class VllmMLLM(HfMLLM):
         chosen = {"gpu_memory_utilization": SHARE, **options, **EMBEDDINGS, "trust_remote_code": False}
         return cls(eyes, Engine(source, **chosen))
 
+    def beside(self) -> VllmMLLM:
+        """This one: threads need not take turns, since vLLM answers them together."""
+        return self
+
     def generate(
         self,
         prompt: str,
