@@ -125,7 +125,7 @@ def test_it_answers_as_transformers_does(family, checkpoint):
         with pytest.raises(ImcError, match="tokens with its answer, the model holds 400; shorten the question"):
             model.generate("long " * 100, seen)
     finally:
-        model.engine.close()
+        model.close()
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_requests_are_answered_together_and_taken_back(checkpoint):
             model.generate("Is it?", None, 300, on_text=lambda _: 1 / 0)
         assert model.generate(questions[0], None, 16).text == alone[0]
     finally:
-        model.engine.close()
+        model.close()
 
 
 @pytest.mark.slow
@@ -185,6 +185,25 @@ def test_without_vllm_it_is_said_in_one_line(chest):
 def test_a_name_is_wanted():
     with pytest.raises(ImcError, match="vllm: names no model; give vllm:ORGANISATION/NAME or vllm:FOLDER"):
         open_mllm("vllm:")
+
+
+@pytest.mark.slow
+@needs_vllm
+def test_what_vllm_cannot_open_ends_a_batch_in_one_line(checkpoint, chest, tmp_path):
+    folder = checkpoint("llava")
+    weights = folder / "model.safetensors"
+    kept = load_file(weights)
+    del kept["language_model.model.norm.weight"]
+    save_file(kept, weights, metadata={"format": "pt"})
+    case = {"image": str(chest), "question": "Is the heart enlarged?"}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    out = tmp_path / "rows.jsonl"
+    command = [sys.executable, "-m", "imc_lite", "answer", "-m", f"vllm:{folder}", "--offline", "--no-sms"]
+    done = subprocess.run(
+        [*command, "--batch", tmp_path / "cases.jsonl", "-o", out], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and f"imc-lite: vLLM cannot open {folder}" in done.stderr.splitlines()[-1]
+    assert not out.exists() or not out.read_text()
 
 
 class Slow(BaseMLLM):
@@ -217,6 +236,7 @@ class Slow(BaseMLLM):
 
 def test_a_batch_asks_as_many_at_once_as_the_model_takes(chest):
     model = Slow()
+    model.ready = lambda: drawn.append("ready")
     cases = [Case(str(n), str(chest), f"Is it {n}?") for n in range(20)]
     drawn: list = []
 
@@ -227,7 +247,8 @@ def test_a_batch_asks_as_many_at_once_as_the_model_takes(chest):
 
     rows = answer_rows(IMC(model, sms=False), draw(), Plan(chest.parent))
     first = json.loads(next(rows))
-    assert first["answer"] == "Is it 0?" and len(drawn) == 5  # so many ahead, and not the whole file
+    assert first["answer"] == "Is it 0?"
+    assert drawn == ["ready", *cases[:5]]  # so many ahead, and not the whole file
     rest = [json.loads(row) for row in rows]
     assert [first["id"], *(row["id"] for row in rest)] == [case.id for case in cases]
     assert [row["answer"] for row in rest] == [case.question for case in cases[1:]]

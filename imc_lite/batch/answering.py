@@ -35,7 +35,10 @@ def answer_rows(imc: IMC, cases: Iterable[Case], plan: Plan) -> Iterator[str]:
 
     Raises:
         UpstreamUnavailable: as `answer_row`.
+        ImcError: the model cannot be made ready.
     """
+    if (ready := getattr(imc.model, "ready", None)) is not None:
+        ready()  # what keeps it from answering anything is no row's fault
     at_once = getattr(imc.model, "at_once", 1)
     if at_once == 1 or imc.upstream is not None:
         yield from (answer_row(imc, case, plan) for case in cases)

@@ -44,7 +44,7 @@ class Answerer:
 
 
 def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers:
-    """Answers from a pool of actors, as many as the cluster has room for.
+    """Answers from a pool of actors, as many as the cluster has room for; a GPU each where the model here lies on one.
 
     Args:
         open_model: called here, to find out what is wrong before anything starts, and in every actor.
@@ -64,7 +64,7 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
         raise ImcError("ray is not installed; install imc-lite[ray]") from error
 
     def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
-        open_model()
+        on_gpu = _lies_on_a_gpu(open_model())
         logging.getLogger("ray").setLevel(logging.ERROR)
         where: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
         try:
@@ -75,9 +75,12 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             why = f"cannot reach or start Ray at {shown(address)} ({type(error).__name__})"
             raise ImcError(f"{why}; check it") from error
         try:
-            actors = max(1, min(int(ray.cluster_resources().get("CPU", 1) // threads), left))
+            there = ray.cluster_resources()
+            room = there.get("GPU", 0) if on_gpu else there.get("CPU", 1) // threads
+            actors = max(1, min(int(room), left))
+            each = {"num_cpus": threads, "num_gpus": int(on_gpu)}
             while part := list(islice(cases, PART)):
-                yield from _rows(ray.data, open_model, plan, part, actors, threads)
+                yield from _rows(ray.data, open_model, plan, part, actors, each)
         except ray.exceptions.RayError as error:
             cause = f"the Ray run failed ({type(error).__name__})"
             raise ImcError(f"{cause}; run the same command again, it goes on where it stopped") from error
@@ -85,6 +88,11 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             ray.shutdown()
 
     return answers
+
+
+def _lies_on_a_gpu(imc: IMC) -> bool:
+    """Whether an actor with such a model takes a GPU, which Ray hides from those that ask for none."""
+    return getattr(getattr(imc.model, "device", None), "type", None) == "cuda"
 
 
 def _check(address: str) -> None:
@@ -95,7 +103,7 @@ def _check(address: str) -> None:
 
 
 def _rows(
-    data: Any, open_model: Callable[[], IMC], plan: Plan, cases: list[Case], actors: int, threads: int
+    data: Any, open_model: Callable[[], IMC], plan: Plan, cases: list[Case], actors: int, each: dict[str, int]
 ) -> Iterator[str]:
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -110,7 +118,7 @@ def _rows(
         fn_constructor_args=(open_model, plan, str(Path.cwd())),
         batch_size=None,
         compute=data.ActorPoolStrategy(size=actors),
-        num_cpus=threads,
+        **each,
     )
     for row in answered.iter_rows():
         yield str(row["row"])

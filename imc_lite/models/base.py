@@ -79,7 +79,7 @@ class MLLM(Protocol):
 
     One model may be used from several threads at once: a call that changes the model's state keeps the others waiting.
     One that answers several questions together sooner than one after the other has `at_once`, how many: a batch asks it
-    so many at a time.
+    so many at a time. One that loads more when it is first asked has `ready`, which does so before a batch begins.
 
     Attributes:
         id, version: what answers say they come from.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +38,45 @@ class VllmMLLM(HfMLLM):
     runtime = ("torch", "transformers", "vllm")
     at_once = 32
     text_only = BaseMLLM.text_only
+    _engine: Engine | None = None
 
-    def __init__(self, eyes: HfMLLM, engine: Engine) -> None:
+    def __init__(self, eyes: HfMLLM, start: Callable[[], Engine]) -> None:
         """Put together; `open` does so by name.
 
         Args:
             eyes: tower, projector and processor; its language model is not used.
-            engine: opened with `EMBEDDINGS`, on the same checkpoint.
+            start: starts vLLM on the same checkpoint, with `EMBEDDINGS`. It is called when something is first asked,
+                so that a program that hands the work to others (a batch on a cluster) holds no language model.
         """
         super().__init__(eyes.model, eyes.processor, eyes.id)
-        self.engine = engine
+        self._start, self._starting = start, threading.Lock()
+
+    @property
+    def engine(self) -> Engine:
+        """vLLM's, started when it is first wanted.
+
+        Raises:
+            ImcError: vLLM cannot open the checkpoint.
+        """
+        with self._starting:
+            if self._engine is None:
+                self._engine = self._start()
+            return self._engine
+
+    def ready(self) -> None:
+        """Start vLLM, if it does not run.
+
+        Raises:
+            ImcError: it cannot open the checkpoint.
+        """
+        _ = self.engine
+
+    def close(self) -> None:
+        """End vLLM's processes; the end of this one does so too."""
+        with self._starting:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
 
     @classmethod
     def open(cls, name: str, *, device: str = "auto", offline: bool = False, **options: Any) -> VllmMLLM:
@@ -62,16 +93,15 @@ class VllmMLLM(HfMLLM):
                 `quantization`.
 
         Raises:
-            ImcError: it cannot be loaded here or by vLLM, or vLLM takes only pixels of its family.
+            ImcError: it cannot be loaded, or vLLM takes only pixels of its family. What vLLM finds wrong is raised by
+                the first question.
         """
         eyes = load(name, device=device, offline=offline, language=False)
         blank = eyes.perceive(np.zeros((32, 32, 3), np.uint8))
         eyes.embedded(blank.tokens)  # refuses a family before vLLM takes its minute
-        source = str(Path(name)) if Path(name).is_dir() else name
-        if offline and not Path(name).is_dir():
-            source = _cached(name)
+        source = _cached(name) if offline and not Path(name).is_dir() else name
         chosen = {"gpu_memory_utilization": SHARE, **options, **EMBEDDINGS, "trust_remote_code": False}
-        return cls(eyes, Engine(source, **chosen))
+        return cls(eyes, partial(Engine, source, **chosen))
 
     def beside(self) -> VllmMLLM:
         """This one: threads need not take turns, since vLLM answers them together."""
