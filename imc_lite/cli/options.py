@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from imc_lite.models.base import MLLM
     from imc_lite.pipeline import IMC
 
-MODEL_HELP = "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name."
+MODEL_HELP = (
+    "`default`, a bundle folder, or a Hugging Face model: its folder or organisation/name; with `vllm:` before it its "
+    "language model runs in vLLM."
+)
 WINDOW_HELP = (
     "DICOM: lung, bone, brain, mediastinum, soft-tissue, full, or CENTRE,WIDTH; for CT also medgemma-ct, "
     "medgemma-1.5-ct, or three windows for red, green and blue, W:W:W.  [default: the file's]"
