@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 for _name in (
     "ORT_DISABLE_TELEMETRY",  # ONNX Runtime, from 1.29 on: device, processor and sessions, also from a server at rest
     "HF_HUB_DISABLE_TELEMETRY",  # huggingface_hub: a session's id in every request for a checkpoint
+    "VLLM_NO_USAGE_STATS",  # vLLM: model, hardware and settings, at every start
     "DISABLE_SAFETENSORS_CONVERSION",  # transformers: asks a service to convert checkpoints without safetensors
 ):
     if not os.environ.get(_name):

@@ -16,7 +16,6 @@ with pictures are compared. Where a picture is noisy, the reply has to be the on
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import json
 import shlex
@@ -37,7 +36,7 @@ from measure_server import Server
 from PIL import Image
 
 from imc_lite import IMC, load_image
-from imc_lite.images.data_uri import data_uri
+from imc_lite.images.data_uri import data_uri, file_uri
 from imc_lite.noise import apply_to_image
 
 Call = dict[str, Any]
@@ -73,12 +72,17 @@ def user(content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
+def about(url: str, question: str, **more: Any) -> Call:
+    """A call with a question about a picture, after the messages `before`."""
+    shown = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+    return {"messages": [*more.pop("before", []), user(shown)], **STEADY, **more}
+
+
 def calls(picture: str) -> list[tuple[str, Call, Call]]:
     """A name for each call, the call, and what it has to be answered as."""
     plain = [{"messages": [user(q)], **STEADY} for q in QUESTIONS]
     system = {"role": "system", "content": "Answer in one short sentence."}
     before = [user("Hello."), {"role": "assistant", "content": "Hello, how can I help?"}]
-    shown = [{"type": "text", "text": QUESTIONS[0]}, {"type": "image_url", "image_url": {"url": picture}}]
     found = [("plain", call) for call in plain]
     found += [("with a system message", {**c, "messages": [system, *c["messages"]]}) for c in plain[:5]]
     found += [("with what was said before", {**c, "messages": [*before, *c["messages"]]}) for c in plain[5:]]
@@ -93,7 +97,7 @@ def calls(picture: str) -> list[tuple[str, Call, Call]]:
     found += [("parts of text", {**c, "messages": [user([{"type": "text", "text": q}])]})
               for c, q in zip(plain[:2], QUESTIONS, strict=False)]  # fmt: skip
     found += [("fields that nobody knows", {**c, "extra_body": {"mirostat_mode": 0, "x": [1]}}) for c in plain[:2]]
-    found += [("a picture", {"messages": [user(shown)], **STEADY})]
+    found += [("a picture", about(picture, QUESTIONS[0]))]
     found += [("no number", {**plain[0], "temperature": "hot"}), ("no messages", {**plain[0], "messages": []})]
     found += [("no such role", {**plain[0], "messages": [{"role": "nobody", "content": "Hello."}]})]
     found += [("cut off", {**c, "max_tokens": 1}) for c in plain[8:]]
@@ -121,11 +125,7 @@ def calls_with_pictures(pixels: np.ndarray) -> list[tuple[str, Call, Call]]:
     def jpeg(picture: np.ndarray) -> str:
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=95)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-    def about(url: str, question: str, **more: Any) -> Call:
-        shown = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
-        return {"messages": [*more.pop("before", []), user(shown)], **STEADY, **more}
+        return file_uri(file.getvalue())
 
     found: list[tuple[str, Call, Call]] = []
 
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--pictures", action="store_true", help="its model takes pictures")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    picture = "data:image/jpeg;base64," + base64.b64encode(args.image.read_bytes()).decode()
+    picture = file_uri(args.image.read_bytes())
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(args.lm) as archive:
         gguf = Path(archive.extract(next(n for n in archive.namelist() if n.endswith(".gguf")), scratch))
         upstream, url = started(args.command, gguf, Path(scratch) / "log")

@@ -233,6 +233,18 @@ def optional_arguments(model: MLLM, top_logprobs: int, of_many: bool) -> dict[st
     return more
 
 
+def check_room(needed: int, held: int) -> None:
+    """Refuse a prompt and an answer of `needed` tokens together where the model holds `held`.
+
+    Raises:
+        ImcError: they are more.
+    """
+    if needed > held:
+        raise ImcError(
+            f"the question takes {needed} tokens with its answer, the model holds {held}; shorten the question"
+        )
+
+
 def versions(model: MLLM) -> dict[str, str]:
     """Of this package, and of what runs the model."""
     from importlib import import_module

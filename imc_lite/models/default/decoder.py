@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imc_lite.errors import ImcError
+from imc_lite.models.base import check_room
 from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.models.onnx_sessions import BLOCKED, interruptible
 
@@ -42,11 +43,7 @@ class Decoder:
         """
         self._deadline = deadline
         self._pictured, self._adapter = pictured, np.array([pictured], np.float32)
-        if length > self.shape["positions"]:
-            raise ImcError(
-                f"the question takes {length} tokens with its answer, the model holds {self.shape['positions']}; "
-                "shorten the question"
-            )
+        check_room(length, self.shape["positions"])
         self.length = 0
         if length <= self.capacity:
             return

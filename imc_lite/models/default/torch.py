@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.base import Perception
+from imc_lite.models.base import Perception, check_room
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.default.preprocess import preprocess
 from imc_lite.models.default.spec import ENCODER, NO_PICTURE
@@ -80,12 +80,8 @@ class DefaultTorchMLLM(TorchMLLM):
         for module in self.model.modules():
             if isinstance(module, AdaptedLinear):
                 module.adapted = tokens is not None
-        length, limit = sum(map(len, embeds)), self.config["decoder"]["positions"]
-        if length + room > limit:
-            raise ImcError(
-                f"the question takes {length + room} tokens with its answer, the model holds {limit}; "
-                "shorten the question"
-            )
+        length = sum(map(len, embeds))
+        check_room(length + room, self.config["decoder"]["positions"])
         out = self.model(inputs_embeds=torch.cat(embeds)[None], use_cache=True, logits_to_keep=1)
         return out.logits[0, -1], out.past_key_values, length
 

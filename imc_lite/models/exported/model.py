@@ -10,7 +10,7 @@ import numpy as np
 
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
-from imc_lite.models.base import BaseMLLM, Generation, Perception, TextOnly
+from imc_lite.models.base import BaseMLLM, Generation, Perception, TextOnly, check_room
 from imc_lite.models.candidates import read_back, score_candidates, split_by_room
 from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.models.exported.picture_steps import prepare
@@ -159,12 +159,7 @@ class ExportedMLLM(BaseMLLM):
             ImcError: they do not fit the context.
             DeadlineError: the deadline passed meanwhile.
         """
-        limit = self.config["decoder"]["positions"]
-        if len(ids) + room > limit:
-            raise ImcError(
-                f"the question takes {len(ids) + room} tokens with its answer, the model holds {limit}; "
-                "shorten the question"
-            )
+        check_room(len(ids) + room, self.config["decoder"]["positions"])
         memory = _Memory(self.sessions["decoder"], self.config, deadline)
         embeds, shown = self.embed(ids), np.zeros(len(ids), bool)
         deep = None

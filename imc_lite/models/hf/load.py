@@ -50,17 +50,17 @@ def load(
     config = _fetched(AutoConfig.from_pretrained, name, offline, source)
     family = family_of(config.model_type)
     dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    options = source | {"config": config, "dtype": dtype if language else "auto", "use_safetensors": True}
+    options = source | {"config": config, "dtype": dtype, "use_safetensors": True}
     if not language:
-        # On the CPU and as it is stored, since most of it goes again.
-        model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+        options["dtype"] = "auto"  # on the CPU and as it is stored, since most of it goes again
+    else:
+        if chosen == "cuda":
+            options["device_map"] = chosen  # straight onto it; that needs accelerate, which a CPU can do without
+        options |= _quantized(config, family, chosen, quant)
+    model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+    if not language:
         drop(model, family.language)
         model = model.to(chosen, dtype)
-        return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name)
-    if chosen == "cuda":
-        options["device_map"] = chosen  # straight onto the device; that needs accelerate, which a CPU can do without
-    options |= _quantized(config, family, chosen, quant)
-    model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
     return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name)
 
 

@@ -15,14 +15,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from imc_lite.errors import ImcError
-from imc_lite.models.base import Perception
+from imc_lite.models.base import Perception, check_room
 from imc_lite.models.hf.families import family_of
 from imc_lite.models.hf.parts import parts_of
 from imc_lite.models.special_tokens import defuse
 from imc_lite.models.torch_base import TorchMLLM
 
-BLANK = 255  # a picture that only holds the place; a grey one would count as padding
+# A picture that only holds the place; a grey one would count as padding.
+BLANK = np.full((32, 32, 3), 255, np.uint8)
 
 
 class _Seen(Exception):
@@ -156,15 +156,11 @@ class HfMLLM(TorchMLLM):
     @torch.inference_mode()
     def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
         """Logits [vocabulary] after the prompt, its cache, and the position of what follows."""
-        image = None if tokens is None else np.full((32, 32, 3), BLANK, np.uint8)
-        inputs = self.inputs(prompt, image)
+        inputs = self.inputs(prompt, None if tokens is None else BLANK)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         length = inputs["input_ids"].shape[1]
-        if limit is not None and length + room > limit:
-            raise ImcError(
-                f"the question takes {length + room} tokens with its answer, the model holds {limit}; "
-                "shorten the question"
-            )
+        if limit is not None:
+            check_room(length + room, limit)
         with self._lock, self._showing(tokens):
             out = self.model(**inputs, use_cache=True, logits_to_keep=1)
             shift = 0 if tokens is None else self.family.position_shift(self.model)
@@ -177,12 +173,10 @@ class HfMLLM(TorchMLLM):
         Raises:
             ImcError: of this family it takes pixels alone.
         """
-        given = self.visual(np.full((32, 32, 3), BLANK, np.uint8))
+        self.family.need_embeddings()
+        given = self.visual(BLANK)
         with self._lock, self._showing(tokens):
-            found = self.family.embedded(self.model.get_image_features(**given), given)
-        if found is None:
-            raise ImcError(f"vLLM takes pictures of {self.family.name} as pixels alone; leave the `vllm:` out")
-        return found
+            return self.family.embedded(self.model.get_image_features(**given), given)
 
     @contextmanager
     def _showing(self, tokens: np.ndarray | None) -> Iterator[None]:

@@ -14,18 +14,14 @@ from typing import Any
 from imc_lite.errors import ImcError
 from imc_lite.models.deadline import NEVER, Deadline
 
-# Read when vLLM is imported: it would report home, and write to stdout, where answers go.
-for _name, _value in {
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-}.items():
-    os.environ.setdefault(_name, _value)
+# Read when vLLM is imported: it would write to stdout, where answers go.
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-import vllm  # noqa: E402
-from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
-from vllm.outputs import RequestOutput  # noqa: E402
-from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
+import vllm
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
 
 __all__ = ["Engine", "vllm"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.models.base import BaseMLLM, Generation, TokenLogprob
+from imc_lite.models.base import BaseMLLM, Generation, TokenLogprob, check_room
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.greedy import added_by
 from imc_lite.models.hf.load import load
@@ -97,8 +97,7 @@ class VllmMLLM(HfMLLM):
                 the first question.
         """
         eyes = load(name, device=device, offline=offline, language=False)
-        blank = eyes.perceive(np.zeros((32, 32, 3), np.uint8))
-        eyes.embedded(blank.tokens)  # refuses a family before vLLM takes its minute
+        eyes.family.need_embeddings()
         source = _cached(name) if offline and not Path(name).is_dir() else name
         chosen = {"gpu_memory_utilization": SHARE, **options, **EMBEDDINGS, "trust_remote_code": False}
         return cls(eyes, partial(Engine, source, **chosen))
@@ -171,11 +170,7 @@ class VllmMLLM(HfMLLM):
             shown = self.embedded(tokens)
             found["multi_modal_data"] = {"image": shown}
             length += (shown["image_embeds"] if isinstance(shown, dict) else shown).shape[-2] - 1
-        if length + room > self.engine.room:
-            raise ImcError(
-                f"the question takes {length + room} tokens with its answer, the model holds {self.engine.room}; "
-                "shorten the question"
-            )
+        check_room(length + room, self.engine.room)
         return found
 
     def _likeliest(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from imc_lite.errors import ImcError
 from imc_lite.models.special_tokens import defuse
 
 if TYPE_CHECKING:
@@ -76,13 +77,22 @@ class Family:
         return sorted((t for t in known if len(t) > 1), key=lambda t: (-len(t), t))
 
     def embedded(self, seen: Any, given: Mapping[str, torch.Tensor]) -> Any:
-        """What vLLM takes in the place of a picture; None where it takes nothing but pixels of this family.
+        """What vLLM takes in the place of a picture; of a family without this it takes pixels alone.
 
         Args:
             seen: what `get_image_features` of the model gives for the picture.
             given: what it was given.
         """
-        return None
+        raise NotImplementedError
+
+    def need_embeddings(self) -> None:
+        """Refuse a family without `embedded`.
+
+        Raises:
+            ImcError: it is one.
+        """
+        if type(self).embedded is Family.embedded:
+            raise ImcError(f"vLLM takes pictures of {self.name} as pixels alone; leave the `vllm:` out")
 
     def position_shift(self, model: Any) -> int:
         """After a prompt with a picture: how far the next position is beyond the number of tokens read."""
