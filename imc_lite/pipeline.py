@@ -12,7 +12,7 @@ import numpy as np
 
 from imc_lite.errors import ImcError
 from imc_lite.images.load import LoadedImage, Source, load_shown
-from imc_lite.models.base import MLLM, Perception, optional_arguments, versions
+from imc_lite.models.base import MLLM, Perception, check_counts, optional_arguments, versions
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.remembered import Remembered
 from imc_lite.pdc.prototypes import Prototypes, prototypes_of
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from imc_lite.upstream.answering import Shown
     from imc_lite.upstream.client import Upstream
 
-MAX_NEW_TOKENS, MOST_NEW_TOKENS = 64, 512
-MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
+MAX_NEW_TOKENS = 64
 MOST_QUESTIONS = 100  # about one picture, in a row of a batch or a request
 
 
@@ -238,10 +237,7 @@ class IMC:
         """
         began = time.perf_counter()
         asked, question = question, check_question(question)
-        if max_new_tokens not in range(1, MOST_NEW_TOKENS + 1):
-            raise ImcError(f"max_new_tokens is {max_new_tokens!r}; give 1 to {MOST_NEW_TOKENS}")
-        if top_logprobs not in range(MOST_TOP_LOGPROBS + 1):
-            raise ImcError(f"top_logprobs is {top_logprobs!r}; give 0 to {MOST_TOP_LOGPROBS}")
+        check_counts(max_new_tokens, top_logprobs)
         check_asked(max_risk, check_wording, self.confidence, self._elsewhere is None)
         tell = None if max_risk is not None else on_text
         more = {} if self._elsewhere else optional_arguments(self.model, top_logprobs, of_many)

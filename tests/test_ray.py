@@ -77,7 +77,7 @@ def test_killed_in_the_middle_and_run_again(folder, plain):
 @pytest.mark.slow
 def test_parquet_in_and_out_on_a_cluster_of_its_own(folder, plain):
     out = folder / "answers.parquet"
-    done = run(folder, "cases.parquet", "-o", str(out), "--ray")
+    done = run(folder, "cases.parquet", "-o", str(out), "--ray", "--threads", str(min(2, os.cpu_count() or 1)))
     assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
     table = parquet.read_table(out)
     assert table.column_names == ["id", "answer", "confidence", "error", "report"]
@@ -99,6 +99,7 @@ def test_parquet_in_and_out_on_a_cluster_of_its_own(folder, plain):
     [
         (["cases.jsonl", "--ray", "127.0.0.1:9"], "cannot reach or start Ray"),
         (["cases.jsonl", "--ray", "--model", "nothing"], "no model"),
+        (["cases.jsonl", "--ray", "--threads", "256"], "fewer than the 256 CPUs"),
         (["gone.parquet"], "cannot read"),
         (["plain.parquet"], "not Parquet"),
         (["narrow.parquet"], 'no column "question"'),

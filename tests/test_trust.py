@@ -315,7 +315,8 @@ def test_calibrating_a_model_of_ones_own(default_bundle, tmp_path):
     assert unread.returncode == 2 and b"holds no readable confidence; fit it: imc-lite calibrate" in unread.stderr
     elsewhere = run("answer", "-m", str(bundle), image, MODALITY, "--upstream", "http://127.0.0.1:9/v1")
     assert b"confidence" not in elsewhere.stderr, "an upstream's answers are not read by it"
-    done = run("calibrate", "-m", str(bundle), "--cases", str(tmp_path / "cases.jsonl"), "-o", str(out))
+    command = ("calibrate", "-m", str(bundle), "--threads", "2", "--cases", str(tmp_path / "cases.jsonl"))
+    done = run(*command, "-o", str(out))
     assert done.returncode == 0, done.stderr
     ask = ("answer", "-m", str(bundle), "--confidence", str(out), image, MODALITY)
     row = json.loads(run(*ask, "--json").stdout)

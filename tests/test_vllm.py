@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import ImcError  # noqa: E402
-from imc_lite.batch.answering import answer_rows  # noqa: E402
+from imc_lite.batch.answering import answer_rows, workers_of  # noqa: E402
 from imc_lite.batch.rows import Case, Plan  # noqa: E402
 from imc_lite.models.base import BaseMLLM, Generation, Perception  # noqa: E402
 from imc_lite.models.deadline import Deadline, DeadlineError  # noqa: E402
@@ -245,7 +245,7 @@ def test_a_batch_asks_as_many_at_once_as_the_model_takes(chest):
             drawn.append(case)
             yield case
 
-    rows = answer_rows(IMC(model, sms=False), draw(), Plan(chest.parent))
+    rows = answer_rows(workers_of(IMC(model, sms=False)), draw(), Plan(chest.parent))
     first = json.loads(next(rows))
     assert first["answer"] == "Is it 0?"
     assert drawn == ["ready", *cases[:5]]  # so many ahead, and not the whole file

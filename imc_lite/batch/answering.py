@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from imc_lite.batch.rows import Case, Plan, dump, run_of, view_of
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import is_stream
+from imc_lite.models.replicas import in_order, on, replicas
 from imc_lite.pipeline import IMC
 from imc_lite.upstream.errors import UpstreamUnavailable
 
@@ -30,30 +29,29 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
     return dump({"id": case.id, **row, "run": run_of(case, plan)})
 
 
-def answer_rows(imc: IMC, cases: Iterable[Case], plan: Plan) -> Iterator[str]:
-    """`answer_row` of each case, in order; of a model that answers several at once, so many ahead.
+def workers_of(imc: IMC) -> list[IMC]:
+    """What answers the rows of a batch side by side: as many as the model takes questions at once, or its replicas.
+    What one has encoded or repaired the others know.
+
+    Raises:
+        ImcError: the model cannot be made ready.
+    """
+    if imc.upstream is not None:
+        return [imc]
+    if (ready := getattr(imc.model, "ready", None)) is not None:
+        ready()  # what keeps it from answering anything is no row's fault
+    if (at_once := getattr(imc.model, "at_once", 1)) > 1:
+        return [imc] * at_once
+    return [on(imc, model) for model in replicas(imc.model)]
+
+
+def answer_rows(workers: Sequence[IMC], cases: Iterable[Case], plan: Plan) -> Iterator[str]:
+    """`answer_row` of each case by one of `workers_of` a model, in the order of the cases.
 
     Raises:
         UpstreamUnavailable: as `answer_row`.
-        ImcError: the model cannot be made ready.
     """
-    if (ready := getattr(imc.model, "ready", None)) is not None:
-        ready()  # what keeps it from answering anything is no row's fault
-    at_once = getattr(imc.model, "at_once", 1)
-    if at_once == 1 or imc.upstream is not None:
-        yield from (answer_row(imc, case, plan) for case in cases)
-        return
-    with ThreadPoolExecutor(at_once) as pool:
-        running: deque[Future[str]] = deque()
-        try:
-            for case in cases:
-                running.append(pool.submit(answer_row, imc, case, plan))
-                if len(running) > at_once:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:  # of a run that is ended, what has not begun is not begun any more
-            pool.shutdown(wait=False, cancel_futures=True)
+    return in_order(workers, lambda imc, case: answer_row(imc, case, plan), cases)
 
 
 def is_failed(row: dict[str, Any]) -> bool:

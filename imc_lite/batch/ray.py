@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch.answering import answer_rows
+from imc_lite.batch.answering import answer_rows, workers_of
 from imc_lite.batch.rows import Case, Plan, case_from_json, case_to_json
 from imc_lite.batch.run import Answers
 from imc_lite.errors import ImcError, shown
@@ -30,17 +30,17 @@ PART = 100_000  # cases that Ray is given at a time, so that memory stays the sa
 
 
 class Answerer:
-    """An actor: a model, opened once."""
+    """An actor: a model, opened once, and its replicas."""
 
     def __init__(self, open_model: Callable[[], IMC], plan: Plan, folder: str) -> None:
         # Relative paths mean the same as where the run was started; elsewhere each row says what is missing.
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        self._imc, self._plan = open_model(), plan
+        self._workers, self._plan = workers_of(open_model()), plan
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[str]]:
         cases = [case_from_json(str(case)) for case in block["case"]]
-        return {"row": list(answer_rows(self._imc, cases, self._plan))}
+        return {"row": list(answer_rows(self._workers, cases, self._plan))}
 
 
 def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers:
@@ -52,7 +52,8 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
         threads: CPUs an actor takes.
 
     Raises:
-        ImcError: Ray is not installed; later, from the answers: the cluster cannot be reached or fails.
+        ImcError: Ray is not installed; later, from the answers: the cluster cannot be reached, has no room for an
+            actor, or fails.
     """
     # Read when Ray is imported: it would report home, and its C++ part writes to stderr.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,7 +65,8 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
         raise ImcError("ray is not installed; install imc-lite[ray]") from error
 
     def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
-        on_gpu = _lies_on_a_gpu(open_model())
+        # Ray hides GPUs from actors that ask for none.
+        on_gpu = getattr(open_model().model, "on_gpu", False)
         logging.getLogger("ray").setLevel(logging.ERROR)
         where: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
         try:
@@ -76,8 +78,11 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             raise ImcError(f"{why}; check it") from error
         try:
             there = ray.cluster_resources()
-            room = there.get("GPU", 0) if on_gpu else there.get("CPU", 1) // threads
-            actors = max(1, min(int(room), left))
+            room = int(there.get("GPU", 0) if on_gpu else there.get("CPU", 0) // threads)
+            if not room:  # Ray would wait for such a machine
+                lacks = "no GPU, and the model lies on one" if on_gpu else f"fewer than the {threads} CPUs of --threads"
+                raise ImcError(f"the cluster has {lacks}; choose a device or threads that it has")
+            actors = min(room, left)
             each = {"num_cpus": threads, "num_gpus": int(on_gpu)}
             while part := list(islice(cases, PART)):
                 yield from _rows(ray.data, open_model, plan, part, actors, each)
@@ -88,11 +93,6 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             ray.shutdown()
 
     return answers
-
-
-def _lies_on_a_gpu(imc: IMC) -> bool:
-    """Whether an actor with such a model takes a GPU, which Ray hides from those that ask for none."""
-    return getattr(getattr(imc.model, "device", None), "type", None) == "cuda"
 
 
 def _check(address: str) -> None:

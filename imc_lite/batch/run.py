@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imc_lite.batch import output
-from imc_lite.batch.answering import answer_rows
+from imc_lite.batch.answering import answer_rows, workers_of
 from imc_lite.batch.cases import PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
 from imc_lite.batch.rows import Case, Cases, Plan
@@ -71,7 +71,7 @@ def in_process(open_model: Callable[[], IMC]) -> Answers:
     """Answers from a model in this process."""
 
     def answers(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
-        return answer_rows(open_model(), cases, plan)
+        return answer_rows(workers_of(open_model()), cases, plan)
 
     return answers
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from imc_lite.errors import ImcError, shown
 
 Generate = Callable[[np.ndarray, int, int], np.ndarray]
 ENTRY = "generators"
+_one_at_a_time = threading.Lock()  # somebody else's function may seed generators that belong to the whole process
 NAME = re.compile(r"\w[\w .:+&-]{0,59}")  # a part's file and a table's cell are named after it
 
 
@@ -41,7 +43,8 @@ class Generator:
             ImcError: the function fails, or gives something else than such a picture.
         """
         try:
-            noisy = np.asarray(self.function(picture.copy(), severity, seed))
+            with _one_at_a_time:
+                noisy = np.asarray(self.function(picture.copy(), severity, seed))
         except Exception as error:  # what somebody else's function raises is not known
             raise ImcError(
                 f"the noise {self.name} failed at severity {severity} ({_in_words(error)}); mend it, or leave it out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -11,7 +12,8 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Conditions weigh what they are expected to cost, so that the remaining time means something."""
+    """Conditions weigh what they are expected to cost, so that the remaining time means something. Several may be
+    judged at once, in a thread each."""
 
     def __init__(self, costs: list[tuple[str, float]]) -> None:
         """Names and expected costs of the conditions, in any unit."""
@@ -19,7 +21,8 @@ class Progress:
         self.done = self.taken_up = 0.0
         self.finished: set[str] = set()
         self.began = time.monotonic()
-        self.current: str | None = None
+        self.running: dict[str, float] = {}  # which share of each condition that is being judged is done
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
         layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
@@ -33,26 +36,33 @@ class Progress:
 
     def begin(self, name: str) -> None:
         """A condition is being judged."""
-        self.current = name
-        self.bar.set_description_str(name)
+        with self._lock:
+            self.running[name] = 0.0
+            self._show()
 
-    def step(self, count: float, of: float) -> None:
-        """So many of so many parts of the current condition are done."""
-        assert self.current is not None
-        self.bar.n = self.done + self.costs[self.current] * count / of
-        self.bar.update(0)
+    def step(self, name: str, count: float, of: float) -> None:
+        """So many of so many parts of a condition that is being judged are done."""
+        with self._lock:
+            self.running[name] = count / of
+            self._show()
 
     def end(self, name: str) -> None:
         """A condition is judged, or was before."""
-        self.finished.add(name)
-        self.done += self.costs[name]
-        if self.current is None:  # taken up from an earlier run: says nothing about speed
-            self.taken_up += self.costs[name]
-            self.bar.initial = self.taken_up
-        self.bar.n = self.done
+        with self._lock:
+            judged = self.running.pop(name, None) is not None
+            self.finished.add(name)
+            self.done += self.costs[name]
+            if not judged:  # taken up from an earlier run: says nothing about speed
+                self.taken_up += self.costs[name]
+                self.bar.initial = self.taken_up
+            self._show()
+            if self.bar.disable and judged:
+                spent = time.monotonic() - self.began
+                left = spent * (self.total - self.done) / max(self.done - self.taken_up, 1e-9)
+                where = f"{len(self.finished)} of {len(self.costs)} conditions"
+                click.echo(f"imc-lite: {name} done, {where}, about {max(1, round(left / 60))} min left", err=True)
+
+    def _show(self) -> None:
+        self.bar.set_description_str(", ".join(self.running), refresh=False)
+        self.bar.n = self.done + sum(self.costs[name] * share for name, share in self.running.items())
         self.bar.update(0)
-        if self.bar.disable and self.current is not None:
-            spent = time.monotonic() - self.began
-            left = spent * (self.total - self.done) / max(self.done - self.taken_up, 1e-9)
-            where = f"{len(self.finished)} of {len(self.costs)} conditions"
-            click.echo(f"imc-lite: {name} done, {where}, about {max(1, round(left / 60))} min left", err=True)

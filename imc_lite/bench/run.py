@@ -1,10 +1,11 @@
-"""One condition after the other, each kept in a file of its own, so that a run that was cut off goes on."""
+"""The conditions of a run, each kept in a file of its own, so that a run that was cut off goes on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from imc_lite.bench.progress import Progress
 from imc_lite.errors import ImcError
 from imc_lite.files import write_atomically
 from imc_lite.models.base import MLLM
+from imc_lite.models.replicas import in_order, on, replicas
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.trust.confidence import Confidence
 from imc_lite.upstream.client import Upstream
 
 # Seconds on one core, for the remaining time only.
 ENCODE, ANSWER, REPAIR, WEIGH = 0.06, 0.03, 0.5, 0.3
+
+
+class _GivenUp(Exception):
+    """Another condition failed, or the run is ended."""
 
 
 class Run:
@@ -51,16 +57,16 @@ class Run:
             ImcError: the folder cannot be made, or holds parts of another plan or model.
         """
         self.plan, self.parts = plan, out / "parts"
-
-        def step(count: float, of: float) -> None:
-            self.progress.step(count, of)
-
+        self._failed: BaseException | None = None
+        # Another server's answers are waited for one by one.
+        first, *self._others = [model] if upstream is not None else replicas(model)
+        step = partial(self._step, "clean")
         if upstream is not None:
-            self.judge: Judge = UpstreamJudge(upstream, model, prototypes, plan, step)
+            self.judge: Judge = UpstreamJudge(upstream, first, prototypes, plan, step)
         elif plan.options.plain:
-            self.judge = PlainJudge(model, prototypes, plan, step)
+            self.judge = PlainJudge(first, prototypes, plan, step)
         else:
-            self.judge = Judge(model, prototypes, plan, step, confidence)
+            self.judge = Judge(first, prototypes, plan, step, confidence)
         code = code_digest(model, type(self.judge).__module__)
         of = {"plan": plan.fingerprint(), "model": model.id, "version": model.version, "code": code}
         of["prototypes"] = "" if prototypes is None else prototypes.digest()
@@ -81,25 +87,49 @@ class Run:
             self._write("generators", self._sources(out))
 
     def go(self) -> dict[str, Part]:
-        """Judge what is not judged yet; every part by its name, "clean" first."""
-        judge = self.judge
-        jobs: list[tuple[str, Callable[[], Part], float]] = [("clean", judge.clean, self._cost("clean"))]
-        jobs += [(name, partial(judge.control, name), self._cost("control")) for name in judge.controls]
+        """Judge what is not judged yet, side by side where the model has replicas; every part by its name, "clean"
+        first.
+
+        Raises:
+            ImcError: a condition cannot be judged or kept; others end with the picture that they are at.
+        """
+        jobs: dict[str, tuple[Callable[[Judge], Part], float]] = {"clean": (methodcaller("clean"), self._cost("clean"))}
+        for name in self.judge.controls:
+            jobs[name] = methodcaller("control", name), self._cost("control")
         for kind, severity in self.plan.image_conditions:
             cost = self._cost("ablated" if severity >= ABLATED else "image")
-            jobs.append((f"{kind} {severity}", partial(self._image_noise, kind, severity), cost))
+            jobs[f"{kind} {severity}"] = partial(self._image_noise, kind=kind, severity=severity), cost
         for kind, severity in self.plan.text_conditions:
-            jobs.append((f"{kind} {severity}", partial(judge.text_noise, kind, severity), self._cost("text")))
-        with Progress([(name, cost) for name, _, cost in jobs]) as self.progress:
-            done = {}
-            for name, work, _ in jobs:
-                done[name] = self._read(name)
-                if done[name] is None:
-                    self.progress.begin(name)
-                    self._write(name, work())
-                    done[name] = self._read(name)
-                self.progress.end(name)
-        return done
+            jobs[f"{kind} {severity}"] = methodcaller("text_noise", kind, severity), self._cost("text")
+        with Progress([(name, cost) for name, (_, cost) in jobs.items()]) as self.progress:
+            self._see_to(self.judge, "clean", jobs["clean"][0])
+            # The others are made now, so that they know what is known of the clean pictures.
+            judges = [self.judge, *(on(self.judge, model) for model in self._others)]
+            left = [(name, work) for name, (work, _) in jobs.items() if name != "clean"]
+            try:
+                for _ in in_order(judges, lambda judge, job: self._see_to(judge, *job), left, ahead=len(left)):
+                    pass
+            except BaseException as error:
+                self._failed = self._failed or error
+                raise self._failed from None
+        return {name: self._read(name) for name in jobs}
+
+    def _see_to(self, judge: Judge, name: str, work: Callable[[Judge], Part]) -> None:
+        """Judge one condition, if it is not judged yet."""
+        if self._read(name) is None:
+            self.progress.begin(name)
+            judge.step = partial(self._step, name)
+            try:
+                self._write(name, work(judge))
+            except BaseException as error:
+                self._failed = self._failed or error
+                raise
+        self.progress.end(name)
+
+    def _step(self, name: str, count: float, of: float) -> None:
+        if self._failed is not None:
+            raise _GivenUp
+        self.progress.step(name, count, of)
 
     def _sources(self, out: Path) -> dict[str, str]:
         """What the noises of other projects in this folder come from: parts do not outlive a change of it."""
@@ -118,8 +148,8 @@ class Run:
         """Where a condition is kept."""
         return self.parts / f"{name.replace(' ', '-')}.json"
 
-    def _image_noise(self, kind: str, severity: int) -> Part:
-        return self.judge.image_noise(kind, severity, self.repaired())
+    def _image_noise(self, judge: Judge, kind: str, severity: int) -> Part:
+        return judge.image_noise(kind, severity, self.repaired())
 
     def _read(self, name: str) -> Any:
         try:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from imc_lite.pdc.matcher import Matcher
     from imc_lite.pdc.remedies import LowRankMap
 
+MOST_NEW_TOKENS = 512
+MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
 LONGER = 3  # tokens that an answer may be longer than the expected one before it is cut
 
 
@@ -79,7 +81,9 @@ class MLLM(Protocol):
 
     One model may be used from several threads at once: a call that changes the model's state keeps the others waiting.
     One that answers several questions together sooner than one after the other has `at_once`, how many: a batch asks it
-    so many at a time. One that loads more when it is first asked has `ready`, which does so before a batch begins.
+    so many at a time. One whose threads do more side by side than within an operator has `replicas`, which work so in
+    its place (`imc_lite.models.replicas`). One that loads more when it is first asked has `ready`, which does so before
+    a batch begins. One that may lie on a GPU says by `on_gpu` whether it does.
 
     Attributes:
         id, version: what answers say they come from.
@@ -231,6 +235,19 @@ def optional_arguments(model: MLLM, top_logprobs: int, of_many: bool) -> dict[st
     if of_many and "of_many" in known:
         more["of_many"] = True
     return more
+
+
+def check_counts(max_new_tokens: int, top_logprobs: int) -> None:
+    """Refuse numbers of tokens that cannot be meant.
+
+    Raises:
+        ImcError: `max_new_tokens` is not in 1-512, or `top_logprobs` is not in 0-20.
+    """
+    for name, count, least, most in (
+        ("max_new_tokens", max_new_tokens, 1, MOST_NEW_TOKENS), ("top_logprobs", top_logprobs, 0, MOST_TOP_LOGPROBS)
+    ):  # fmt: skip
+        if isinstance(count, bool) or not hasattr(count, "__index__") or not least <= count <= most:
+            raise ImcError(f"{name} is {count!r}; give {least} to {most}")
 
 
 def check_room(needed: int, held: int) -> None:

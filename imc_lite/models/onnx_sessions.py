@@ -49,6 +49,15 @@ class Sessions:
                 self._made[graph] = self._open(graph)
             return self._made[graph]
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there is CUDA, and it may be used.
+
+        Raises:
+            ImcError: ONNX Runtime is not installed, or there is no CUDA where it was asked for.
+        """
+        return self.device != "cpu" and CUDA in self._providers(runtime().get_available_providers())
+
     def _open(self, graph: str) -> onnxruntime.InferenceSession:
         providers = self._providers(runtime().get_available_providers())
         path = self.bundle.file(f"{graph}.onnx")

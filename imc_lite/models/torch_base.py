@@ -46,6 +46,10 @@ class TorchMLLM(BaseMLLM, ABC):
     _lock: threading.RLock  # a model may remember things from one call to the next, and hooks belong to one call
     _banks: tuple[Matcher, list[WhitenedPrototypes]] | None = None
 
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     @abstractmethod
     def prefill(self, prompt: str, tokens: np.ndarray | None, room: int) -> tuple[torch.Tensor, Any, int]:
         """Logits [vocabulary] after the prompt, its cache, and the position of what follows.

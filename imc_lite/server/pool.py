@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from copy import copy
 from typing import Any, TypeVar
 
 import numpy as np
 
 from imc_lite.errors import ImcError
 from imc_lite.models.deadline import Deadline
+from imc_lite.models.replicas import on
 from imc_lite.pipeline import IMC
 from imc_lite.server.budget import Budget
 
@@ -199,11 +199,7 @@ def beside(imc: IMC) -> IMC | None:
     None where the model has no `beside` (`imc_lite.models.default.onnx.OrtMLLM.beside`).
     """
     another = getattr(imc.model, "beside", None)
-    if another is None:
-        return None
-    other = copy(imc)
-    other.model = another()
-    return other
+    return None if another is None else on(imc, another())
 
 
 def awaitable(future: Future[T]) -> asyncio.Future[T]:

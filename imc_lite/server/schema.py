@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_lite.images.dicom.windows import CHANNELS, WHOLE, WINDOWS
-from imc_lite.pipeline import MOST_QUESTIONS, MOST_TOP_LOGPROBS
+from imc_lite.models.base import MOST_TOP_LOGPROBS
+from imc_lite.pipeline import MOST_QUESTIONS
 from imc_lite.server.reports import Answer, Answers, Report, Trust
 
 MAX_MESSAGES = 200

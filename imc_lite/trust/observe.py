@@ -13,6 +13,7 @@ from tqdm import tqdm
 from imc_lite.errors import ImcError, shown
 from imc_lite.images.load import load_image
 from imc_lite.models.base import LONGER, MLLM, same_answer
+from imc_lite.models.replicas import in_order, replicas
 from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_as_met, apply_to_image
 from imc_lite.pdc.familiarity import pooled
 from imc_lite.pdc.prototypes import Prototypes
@@ -141,10 +142,12 @@ def calibrate(
         ImcError: a picture cannot be used, or too few answers are right, or wrong.
     """
     order = np.random.default_rng(seed).permutation(len(cases))
-    views = [
-        observe(model, prototypes, cases[index], seed + number, number, check_wordings)
-        for number, index in enumerate(tqdm(order, unit="picture"))
-    ]
+
+    def observed(replica: MLLM, place: tuple[int, int]) -> Views:
+        return observe(replica, prototypes, cases[place[1]], seed + place[0], place[0], check_wordings)
+
+    found = in_order(replicas(model), observed, enumerate(order))
+    views = list(tqdm(found, total=len(order), unit="picture"))
     third = len(views) // 3
     fitted, control = views[: 2 * third], views[2 * third :]
     pictures, checked = (np.concatenate([view.clean for view in some]) for some in (views[:third], fitted[third:]))

@@ -65,6 +65,15 @@ class OrtMLLM(BaseMLLM):
         other._turn = threading.RLock()
         return other
 
+    def replicas(self) -> list[OrtMLLM]:
+        """As many models as this one has threads, one thread each, that answer side by side. Several threads within an
+        operator wait for one another; these do not, and what they answer is what one thread answers."""
+        if self.sessions.threads == 1:
+            return [self]
+        first = self.beside()
+        first.sessions = Sessions(self.bundle, 1, "cpu")
+        return [first, *(first.beside() for _ in range(self.sessions.threads - 1))]
+
     @cached_property
     def identity(self) -> dict[str, str]:
         """SHA-256 of the encoder's weights and of its preprocessing: what prototypes belong to.

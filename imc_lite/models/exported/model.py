@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,21 @@ class ExportedMLLM(BaseMLLM):
     def beside(self) -> ExportedMLLM:
         """The same model for another thread: itself, as no call changes it."""
         return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether ONNX Runtime has CUDA and may use it."""
+        return self.sessions.on_gpu
+
+    def replicas(self) -> list[ExportedMLLM]:
+        """As many models as this one has threads on the CPU, one thread each, that answer side by side: one model, as
+        no call changes it. On CUDA there is one."""
+        count = self.sessions.threads
+        if count == 1 or self.on_gpu:
+            return [self]
+        alone = copy(self)
+        alone.sessions = Sessions(self.bundle, 1, "cpu")
+        return [alone] * count
 
     def prototypes_file(self) -> Path | None:
         """The noise prototypes it was exported with, if any."""
