@@ -3,7 +3,8 @@
     python recipes/plan_archive.py --images tests/images -o recipes/results/archive.json
 
 Cost is CPU time of the process, which other work on the machine changes little; the writer's pace is of rows that
-need no model (their picture is missing), through a Ray cluster on this machine.
+need no model (their picture is missing), through a Ray cluster on this machine. How much sooner a batch is done on all
+cores is seconds of the clock, by turns with one thread, so nothing may run beside it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from pathlib import Path
 # As Ray has it for an actor of one core; numpy's further threads would count while they only wait.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-from imc_lite import IMC
-from imc_lite.batch.answering import answer_row
+from PIL import Image
+
+from imc_lite import IMC, load_image
+from imc_lite.batch.answering import answer_row, answer_rows, workers_of
 from imc_lite.batch.rows import Plan, read_case
 
+PICTURES, ROUNDS = 96, 3  # of a batch on several threads
 QUESTIONS = ("What modality is this?", "Waht body part is shown?", "In what plane was this image taken?")
 
 
@@ -45,13 +49,58 @@ def case(images: list[Path], rounds: int) -> dict:
                 if i:  # the first round opens the sessions
                     seconds.append(time.process_time() - began)
                     out.append(len(row.encode()) + 1)
-    memory = int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
     return {
         "cases": len(seconds),
         "cpu_s_mean": round(statistics.mean(seconds), 3),
         "picture_kib_mean": round(statistics.mean(p.stat().st_size for p in images) / 1024, 1),
         "row_bytes_mean": round(statistics.mean(out)),
-        "model_mib": round(memory),
+        "model_mib": round(resident()),
+    }
+
+
+def resident() -> float:
+    """MiB of this process."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def side_by_side(images: list[Path], threads: int) -> dict:
+    """Seconds that a batch takes with one thread and with several, and what each of these adds to memory.
+
+    Every picture is new, one pixel changed; the three questions are repaired once, as those of an archive are.
+    """
+    plan = Plan(Path.cwd(), timings=False)
+    imcs = {count: IMC.from_pretrained(threads=count) for count in (threads, 1)}
+    seconds: dict[int, list[float]] = {count: [] for count in imcs}
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cases = []
+        for i in range(PICTURES):
+            pixels = load_image(images[i % len(images)])
+            pixels[i, i] ^= 1
+            Image.fromarray(pixels).save(f"{folder}/{i}.png")
+            line = json.dumps({"image": f"{folder}/{i}.png", "question": QUESTIONS[i % len(QUESTIONS)]})
+            cases.append(read_case(line.encode(), i + 1))
+        for timed in (False, *[True] * ROUNDS):
+            for count, imc in imcs.items():
+                # One that has not encoded these pictures already.
+                workers = workers_of(IMC(imc.model, imc.prototypes, confidence=imc.confidence))
+                if not timed:
+                    list(answer_rows(workers[:1], cases, plan))
+                before, began = resident(), time.perf_counter()
+                rows[count] = list(answer_rows(workers, cases, plan))
+                if timed:
+                    seconds[count].append(time.perf_counter() - began)
+                elif count == threads:
+                    added = (resident() - before) / max(1, threads - 1)
+    medians = {count: statistics.median(found) for count, found in seconds.items()}
+    return {
+        "threads": threads,
+        "cases": len(cases),
+        "rounds": ROUNDS,
+        "seconds_median": {str(count): round(medians[count], 2) for count in sorted(medians)},
+        "times_as_fast": round(medians[1] / medians[threads], 2),
+        "same_rows": rows[1] == rows[threads],
+        "mib_each_further_thread": round(added),
     }
 
 
@@ -78,6 +127,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
+    images = sorted(args.images.glob("*.jpg"))
     report = {
         "command": "python recipes/plan_archive.py --images tests/images -o recipes/results/archive.json",
         "machine": {
@@ -85,7 +135,8 @@ def main() -> None:
             "cores": os.cpu_count(),
             "load_average_before": round(os.getloadavg()[0], 2),
         },
-        "case": case(sorted(args.images.glob("*.jpg")), args.rounds),
+        "case": case(images, args.rounds),
+        "side_by_side": side_by_side(images, os.cpu_count() or 1),
         "writer": writer(args.rows),
     }
     args.out.write_text(json.dumps(report, indent=1) + "\n")

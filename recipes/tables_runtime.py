@@ -203,7 +203,8 @@ def proxy_pictures() -> str:
 def archive() -> str:
     """The plan for a million pictures, from the cost of one."""
     found, count = read("archive"), 1_000_000
-    one, pace = found["case"], found["writer"]["rows_per_second"]
+    one, pace, beside = found["case"], found["writer"]["rows_per_second"], found["side_by_side"]
+    shared = one["model_mib"] + 15 * beside["mib_each_further_thread"]
     hours = count * one["cpu_s_mean"] / 3600
     read_gib = count * one["picture_kib_mean"] / 2**20
     lines = [
@@ -212,7 +213,9 @@ def archive() -> str:
         f"| CPU time of a case | {one['cpu_s_mean']} s |",
         f"| core-hours | {hours:.0f} |",
         f"| machines of 16 cores to be done in a day | {-(-hours // (24 * 16)):.0f} |",
-        f"| memory of such a machine for its 16 models | {16 * one['model_mib'] / 1024:.0f} GiB |",
+        f"| memory of such a machine for 16 models, an actor each | {16 * one['model_mib'] / 1024:.1f} GiB |",
+        f"| the same, one actor with `--threads 16` | {shared / 1024:.1f} GiB |",
+        f"| a batch with `--threads {beside['threads']}`, against one thread | {beside['times_as_fast']:.2f} times as fast |",
         f"| pictures read, at {one['picture_kib_mean']:.0f} KiB each | {read_gib:.0f} GiB |",
         f"| rows written, at {one['row_bytes_mean']} bytes each | {count * one['row_bytes_mean'] / 2**20:.0f} MiB |",
         f"| the writer alone, at {pace} rows/s | {count / pace / 3600:.1f} h |",

@@ -134,7 +134,7 @@ def test_a_condition_that_fails_ends_the_others_and_says_why(default_bundle, tmp
 
 @pytest.mark.slow
 def test_a_benchmark_on_two_threads_is_ended_by_an_interrupt(default_bundle, tmp_path):
-    command = [sys.executable, "-m", "imc_lite", "bench", "--quick", "--threads", "2", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "imc_lite", "bench", "--limit", "1", "--threads", "2", "-o", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while "clean done" not in process.stderr.readline():
             assert process.poll() is None

@@ -107,7 +107,7 @@ class Judge:
 
     def clean(self) -> Part:
         """The clean pictures and questions, with the repairs of these and the verdicts on those."""
-        arms = self._arms("plain", "pdc", "sms", "imc")
+        arms, found = self._arms("plain", "pdc", "sms", "imc"), Sureness(self.model, self.confidence)
         verdicts, identical, repaired, memo = [], 0, {}, {}
         for i, questions in enumerate(self.mine):
             for q in questions:
@@ -120,9 +120,10 @@ class Judge:
             verdicts.append(_verdict(report))
             identical += bool(np.array_equal(treated, self.clean_tokens[i]))
             self._four(arms, questions, self.clean_tokens[i], treated, {}, repaired)
+            self._weigh(found, self.weighed[i], View(self.clean_tokens[i], report), View(treated, report), {}, repaired)
             self.step(i + 1, len(self.mine))
-        kept = {"verdicts": verdicts, "identical": identical, "repaired": repaired}
-        return {**self._done(arms), **kept, "sureness": self._sureness(self.weighed, repaired=repaired)}
+        kept = {"verdicts": verdicts, "identical": identical, "repaired": repaired, "sureness": found.arms}
+        return {**self._done(arms), **kept}
 
     def control(self, name: str) -> Part:
         """The questions without their picture: `name` of `CONTROLS`."""
@@ -167,22 +168,22 @@ class Judge:
         views: dict[str, Sequence[np.ndarray] | np.ndarray] = {"restore": alone} if alone else {}
         if ablated and count >= FEWEST_FITTED:
             views["transport"] = self._crossed(before, _fit, lambda x, fitted: fitted.apply(x))
-        arms = self._arms("plain", "shift", "pdc", "sms", "imc", *views)
+        arms, found = self._arms("plain", "shift", "pdc", "sms", "imc", *views), Sureness(self.model, self.confidence)
         for i, questions in enumerate(self.mine):
-            self._four(arms, questions, noisy[i], treated[i], {}, repaired)
             self._mark(arms["shift"], questions, self._judged(shifted[i], questions, {}))
             stated = [q for q in questions if self.plan.questions[q].dataset in STATED]
             for arm, view in views.items():
                 self._mark(arms[arm], stated, self._judged(view[i], stated, {}))
+            self._four(arms, questions, noisy[i], treated[i], {}, repaired)
+            shown = View(noisy[i], reports[i]), View(treated[i], reports[i])
+            self._weigh(found, self.weighed[i], *shown, {}, repaired)
             self.step((i + 1) * 0.7 + count * 0.3, count)
-        shown = [(View(a, report), View(b, report)) for a, b, report in zip(noisy, treated, reports, strict=True)]
-        sure = self._sureness(self.weighed, shown, repaired=repaired)
-        return {**self._done(arms), "verdicts": [*map(_verdict, reports)], "sureness": sure}
+        return {**self._done(arms), "verdicts": [*map(_verdict, reports)], "sureness": found.arms}
 
     def text_noise(self, kind: str, severity: int) -> Part:
         """Clean pictures, damaged questions."""
-        arms, memo = self._arms("plain", "pdc", "sms", "imc"), {}
-        damaged, repaired = {}, {}
+        arms, found = self._arms("plain", "pdc", "sms", "imc"), Sureness(self.model, self.confidence)
+        memo, damaged, repaired = {}, {}, {}
         asked: list[list[int]] = []
         for i, questions in enumerate(self.mine):
             asked.append([q for q in questions if self.plan.questions[q].damaged])
@@ -191,32 +192,27 @@ class Judge:
                 if damaged[q] not in memo:
                     memo[damaged[q]] = self._repair(damaged[q])
                 repaired[q] = memo[damaged[q]]
-            self._four(arms, asked[i], self.clean_tokens[i], self._clean_treated[i][0], damaged, repaired)
+            treated, report = self._clean_treated[i]
+            self._four(arms, asked[i], self.clean_tokens[i], treated, damaged, repaired)
+            shown = View(self.clean_tokens[i], report), View(treated, report)
+            self._weigh(found, asked[i], *shown, damaged, repaired)
             self.step(i + 1, len(self.mine))
-        sure = self._sureness(asked, damaged=damaged, repaired=repaired)
-        return {**self._done(arms), "damaged": damaged, "repaired": repaired, "sureness": sure}
+        return {**self._done(arms), "damaged": damaged, "repaired": repaired, "sureness": found.arms}
 
-    def _sureness(
+    def _weigh(
         self,
-        questions: list[list[int]],
-        views: list[tuple[View, View]] | None = None,
-        damaged: dict[int, str] | None = None,
-        repaired: dict[int, str] | None = None,
-    ) -> dict[str, Any]:
-        """What is kept of the answers to some questions about every picture, which is clean unless views of it are
-        given, as it is and as PDC treats it."""
-        found = Sureness(self.model, self.confidence)
-        for i, some in enumerate(questions):
-            if views is None:
-                tokens, report = self._clean_treated[i]
-                plain, treated = View(self.clean_tokens[i], report), View(tokens, report)
-            else:
-                plain, treated = views[i]
-            for q in some:
-                question = self.plan.questions[q]
-                asked = (damaged or {}).get(q, question.text)
-                found.ask(q, question.answer, plain, asked, treated, (repaired or {}).get(q, asked))
-        return found.arms
+        found: Sureness,
+        questions: list[int],
+        plain: View,
+        treated: View,
+        damaged: dict[int, str],
+        repaired: dict[int, str],
+    ) -> None:
+        """What is kept of the answers to some questions about one picture. It follows the judging of these very views,
+        while the model may still know what it read of them."""
+        for q in questions:
+            asked = damaged.get(q, self.plan.questions[q].text)
+            found.ask(q, self.plan.questions[q].answer, plain, asked, treated, repaired.get(q, asked))
 
     def _four(
         self,

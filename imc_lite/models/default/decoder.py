@@ -73,7 +73,7 @@ class Decoder:
         """
         # A single token takes another kernel, which rounds differently.
         if 0 < keep <= len(embeds) - max(last, 2):
-            self._begin_with(embeds[:keep])
+            self.begin_with(embeds[:keep])
             embeds = embeds[keep:]
         count, past = len(embeds), self.length
         bias = np.zeros((count, past + count), np.float32)
@@ -81,8 +81,8 @@ class Decoder:
         self.length = past + count
         return logits
 
-    def _begin_with(self, embeds: np.ndarray) -> None:
-        """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them."""
+    def begin_with(self, embeds: np.ndarray) -> None:
+        """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them; it is kept then."""
         # The same embeddings are read otherwise with the adapter on.
         known, key, count = self._kept[self._pictured], embeds.tobytes(), len(embeds)
         if key not in known:

@@ -71,8 +71,12 @@ class OrtMLLM(BaseMLLM):
         if self.sessions.threads == 1:
             return [self]
         first = self.beside()
-        first.sessions = Sessions(self.bundle, 1, "cpu")
+        first.sessions = self._of_one_thread
         return [first, *(first.beside() for _ in range(self.sessions.threads - 1))]
+
+    @cached_property
+    def _of_one_thread(self) -> Sessions:
+        return Sessions(self.bundle, 1, "cpu")
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -207,7 +211,7 @@ class OrtMLLM(BaseMLLM):
             segments.append([*asked, *answer[:-1]])
             at += len(segments[-1])
         self.decoder.begin(len(prefix) + at, pictured)
-        self.decoder.extend(prefix)
+        self.decoder.begin_with(prefix)
         embeds = self.embed([i for segment in segments for i in segment])
         first = self.decoder.branch(embeds, [*map(len, segments)], where).argmax(1) == np.array(wanted)
         return [bool(first[span].all()) for span in spans]

@@ -91,6 +91,8 @@ def build_prototypes(
         raise ImcError(f"{len(images)} pictures are too few for prototypes; give at least {FEWEST}")
     rng = np.random.default_rng(seed)
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
+    for path in chosen:  # nobody should wait for hours to hear that the last one cannot be read
+        load_image(path, window=window)
     packaged = None
     if model.statistics != QUADRANTS:
         from imc_lite.models.default.packaged import PackagedEncoder
