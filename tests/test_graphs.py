@@ -183,6 +183,33 @@ def test_branches_see_the_prefix_and_themselves_only(tiny, pictured):
             at += len(branch)
 
 
+@pytest.mark.parametrize("pictured", [False, True])
+@pytest.mark.parametrize(("keep", "lengths", "passes"), [(3, (4, 1, 7), 1), (3, (1,), 2), (0, (4, 7), 2), (3, (), 1)])
+def test_a_prompt_and_what_follows_it_in_one_pass(tiny, monkeypatch, keep, lengths, passes, pictured):
+    """One where the beginning is known; else the positions of branches would be others, or a kernel for one token."""
+    llamas, graph = tiny
+    rng = np.random.default_rng([6, keep, *lengths])  # a beginning of its own
+    prefix = rng.normal(size=(9, 64)).astype(np.float32)
+    branches = [rng.normal(size=(n, 64)).astype(np.float32) for n in lengths]
+    together = np.concatenate([*branches, np.zeros((0, 64), np.float32)])
+    read, run = [], graph.run
+    monkeypatch.setattr(graph, "run", lambda embeds, *more: read.append(len(embeds)) or run(embeds, *more))
+    for again in range(2):
+        graph.begin(9 + 12, pictured)
+        read.clear()
+        rows, after = graph.extend_and_branch(prefix, 2, keep, together, lengths)
+        assert len(read) == passes + (keep > 0 and not again) and graph.length == 9
+        assert len(after) == sum(lengths)
+        np.testing.assert_allclose(rows, _torch_logits(llamas[pictured], prefix)[7:], atol=2e-3)
+        for branch, got in zip(branches, np.split(after, np.cumsum(lengths)[:-1]) if lengths else [], strict=True):
+            wanted = _torch_logits(llamas[pictured], np.concatenate([prefix, branch]))[9:]
+            np.testing.assert_allclose(got, wanted, atol=2e-3)
+    following = graph.extend(together[:1])[0] if len(together) else None  # the cache holds the prompt alone
+    if following is not None:
+        wanted = _torch_logits(llamas[pictured], np.concatenate([prefix, together[:1]]))[9]
+        np.testing.assert_allclose(following, wanted, atol=2e-3)
+
+
 def test_quantization_keeps_zero_and_extremes():
     weight = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
     weight[0] = 0

@@ -110,6 +110,18 @@ def test_what_prompts_begin_with_is_read_once(default_model, monkeypatch):
     assert default_model.generate(jobs[0][1], tokens[0], 1).text == first[0].text
 
 
+def test_a_picture_that_questions_were_judged_about_is_not_read_again(default_model, monkeypatch):
+    tokens = default_model.perceive(load_image(IMAGES[0])).tokens + np.float32(1e-3)
+    decoder, read = default_model.decoder, []
+    run = decoder.run
+    monkeypatch.setattr(decoder, "run", lambda embeds, *more: read.append(len(embeds)) or run(embeds, *more))
+    pairs = [(QUESTIONS[0], "x-ray"), (QUESTIONS[1], "chest")]
+    together = default_model.agrees(pairs, tokens)
+    beginning = len(default_model.config["prompt"]["prefix"]) + len(tokens)
+    assert read[0] == beginning and len(read) == 2
+    assert default_model.agrees(pairs, tokens) == together and len(read) == 3
+
+
 def test_a_beginning_is_kept_for_words_alone_and_for_pictures(default_model):
     """The same embeddings, read with the adapter that has learnt pictures and without it."""
     embeds, decoder = (

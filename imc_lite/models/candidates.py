@@ -13,9 +13,9 @@ from imc_lite.models.deadline import Deadline
 def score_candidates(
     candidates: Sequence[Sequence[int]],
     ends: Sequence[int],
-    read: Callable[[list[int]], np.ndarray],
+    read: Callable[[list[int], list[list[int]]], tuple[np.ndarray, np.ndarray]],
     branch: Callable[[list[list[int]]], np.ndarray],
-    split: Callable[[list[list[int]]], list[list[list[int]]]],
+    split: Callable[[int, list[list[int]]], list[list[list[int]]]],
     deadline: Deadline,
 ) -> list[np.ndarray]:
     """Natural-log probability of every token of each candidate, then that it ends there: float32 [T_i + 1] each.
@@ -25,11 +25,11 @@ def score_candidates(
     Args:
         candidates: token ids.
         ends: tokens that end an answer; their probabilities are added.
-        read: reads the prompt and the ids after it; log-probabilities float32 [1 + ids, vocabulary], the first row
-            after the prompt.
-        branch: continuations of what was read that do not see each other; log-probabilities
-            float32 [sum of lengths, vocabulary], a row after each token.
-        split: continuations that go into one pass together.
+        read: reads the prompt, the ids after it, and the first continuations of these, which do not see each other;
+            log-probabilities float32 [1 + ids, vocabulary], the first row after the prompt, and
+            float32 [sum of lengths, vocabulary], a row after each token of the continuations.
+        branch: further continuations; log-probabilities as of the first ones.
+        split: told how many ids are shared, continuations that go into one pass together.
         deadline: looked at before every pass.
 
     Raises:
@@ -39,12 +39,12 @@ def score_candidates(
         return []
     deadline.check()
     shared = common_beginning(candidates)
-    rows = read(shared)
+    chunks = split(len(shared), [list(c[len(shared) :]) for c in candidates])
+    rows, after = read(shared, chunks[0])
     head, first = [rows[i, token] for i, token in enumerate(shared)], rows[len(shared)]
     out: list[np.ndarray] = []
-    for chunk in split([list(c[len(shared) :]) for c in candidates]):
-        after = first[:0]
-        if any(chunk):
+    for number, chunk in enumerate(chunks):
+        if number:
             deadline.check()
             after = branch(chunk)
         at = 0

@@ -113,14 +113,15 @@ class TorchMLLM(BaseMLLM, ABC):
         cache: Any = None
         place = 0
 
-        def read(shared: list[int]) -> np.ndarray:
+        def read(shared: list[int], chunk: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
             nonlocal cache, place
             logits, cache, place = self.prefill(prompt, tokens, max(map(len, wanted)))
             rows = logits[None]
             if shared:
                 rows = torch.cat([rows, self.after(torch.tensor([shared]), cache, place)[0]])
                 place += len(shared)
-            return rows.float().log_softmax(-1).cpu().numpy()
+            known = rows.float().log_softmax(-1).cpu().numpy()
+            return known, branch(chunk) if any(chunk) else known[:0]
 
         def branch(chunk: list[list[int]]) -> np.ndarray:
             longest = max(map(len, chunk))
@@ -131,7 +132,7 @@ class TorchMLLM(BaseMLLM, ABC):
             rows = self.after(padded, branches, place).float().log_softmax(-1)
             return torch.cat([row[: len(ids)] for row, ids in zip(rows, chunk, strict=True)]).cpu().numpy()
 
-        def split(rest: list[list[int]]) -> list[list[list[int]]]:
+        def split(shared: int, rest: list[list[int]]) -> list[list[list[int]]]:
             return [rest[at : at + BESIDE] for at in range(0, len(rest), BESIDE)]
 
         with self._lock, _interruptible(self.model, deadline):

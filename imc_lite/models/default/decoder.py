@@ -71,8 +71,7 @@ class Decoder:
         Returns:
             float32 [last, vocab].
         """
-        # A single token takes another kernel, which rounds differently.
-        if 0 < keep <= len(embeds) - max(last, 2):
+        if self._begins(embeds, last, keep):
             self.begin_with(embeds[:keep])
             embeds = embeds[keep:]
         count, past = len(embeds), self.length
@@ -80,6 +79,11 @@ class Decoder:
         logits = self.run(embeds, np.arange(past, past + count), bias, np.arange(count - last, count))
         self.length = past + count
         return logits
+
+    def _begins(self, embeds: np.ndarray, last: int, keep: int) -> bool:
+        """Whether the first `keep` of a sequence's embeddings are read by themselves."""
+        # A single token takes another kernel, which rounds differently.
+        return 0 < keep <= len(embeds) - max(last, 2)
 
     def begin_with(self, embeds: np.ndarray) -> None:
         """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them; it is kept then."""
@@ -105,16 +109,38 @@ class Decoder:
         Returns:
             float32 [positions wanted, vocab].
         """
-        past, total = self.length, len(embeds)
-        bias = np.full((total, past + total), BLOCKED, np.float32)
-        bias[:, :past] = 0
-        at, positions = 0, []
-        for length in lengths:
-            bias[at : at + length, past + at : past + at + length] = 0
-            positions.append(np.arange(past, past + length))
-            at += length
-        wanted = np.arange(total) if where is None else np.asarray(where)
-        return self.run(embeds, np.concatenate(positions), bias, wanted)
+        bias, positions = _side_by_side(self.length, lengths)
+        return self.run(embeds, positions, bias, np.arange(len(embeds)) if where is None else np.asarray(where))
+
+    def extend_and_branch(
+        self, embeds: np.ndarray, last: int, keep: int, branches: np.ndarray, lengths: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`extend`, then `branch` with what is behind it, in one pass where that gives the same to the last bit.
+
+        Args:
+            embeds, last, keep: of `extend`.
+            branches: float32 [sum(lengths), hidden].
+            lengths: of the continuations, which may be none.
+
+        Returns:
+            float32 [last, vocab] and [sum(lengths), vocab].
+        """
+        if self._begins(embeds, last, keep):
+            self.begin_with(embeds[:keep])
+            embeds = embeds[keep:]
+        count, past, total = len(embeds), self.length, len(branches)
+        # The operator numbers the positions of a first pass by itself, and a single token takes another kernel.
+        if not past or total < 2:
+            rows = self.extend(embeds, last)
+            return rows, self.branch(branches, lengths) if total else rows[:0]
+        beside, positions = _side_by_side(past + count, lengths)
+        bias = np.full((count + total, past + count + total), BLOCKED, np.float32)
+        bias[:count, : past + count], bias[count:] = 0, beside
+        where = np.arange(count - last, count + total)
+        places = np.concatenate([np.arange(past, past + count), positions])
+        logits = self.run(np.concatenate([embeds, branches]), places, bias, where)
+        self.length = past + count
+        return logits[:last], logits[last:]
 
     def run(self, embeds: np.ndarray, positions: np.ndarray, bias: np.ndarray, where: np.ndarray) -> np.ndarray:
         """One pass: float32 [S, hidden] at their positions, bias float32 [S, past + S] -> logits at `where`.
@@ -149,3 +175,17 @@ class Decoder:
     def _logits_index(self) -> int:
         """Outputs come in the order they were bound: the cache first, the logits last."""
         return len(self.buffers)
+
+
+def _side_by_side(past: int, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Attention bias float32 [sum(lengths), past + sum(lengths)] and positions int64 [sum(lengths)] of continuations
+    that see what is before them all, and none of the others."""
+    total = sum(lengths)
+    bias = np.full((total, past + total), BLOCKED, np.float32)
+    bias[:, :past] = 0
+    at, positions = 0, []
+    for length in lengths:
+        bias[at : at + length, past + at : past + at + length] = 0
+        positions.append(np.arange(past, past + length))
+        at += length
+    return bias, np.concatenate(positions)

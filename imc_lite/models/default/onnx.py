@@ -150,21 +150,23 @@ class OrtMLLM(BaseMLLM):
         positions = self.config["decoder"]["positions"]
         with self._turn:
             decoder = self.decoder
+            prefix = self.prompt_embeds(prompt, tokens)
 
-            def read(shared: list[int]) -> np.ndarray:
-                prefix = self.prompt_embeds(prompt, tokens)
-                whole = np.concatenate([prefix, self.embed(shared)]) if shared else prefix
+            def read(shared: list[int], chunk: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+                whole = np.concatenate([prefix, self.embed(shared)])
                 rest = [len(w) - len(shared) + 1 for w in wanted]
                 room = max(min(sum(rest), positions - len(whole)), *rest)
                 decoder.begin(len(whole) + room, tokens is not None, deadline)
                 keep = BEGINNING if tokens is None else 0
-                return log_softmax(decoder.extend(whole, last=len(shared) + 1, keep=keep))
+                behind = self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]
+                rows, after = decoder.extend_and_branch(whole, len(shared) + 1, keep, *behind)
+                return log_softmax(rows), log_softmax(after)
 
             def branch(chunk: list[list[int]]) -> np.ndarray:
                 return log_softmax(decoder.branch(self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]))
 
-            def split(rest: list[list[int]]) -> list[list[list[int]]]:
-                return split_by_room(rest, positions - decoder.length)
+            def split(shared: int, rest: list[list[int]]) -> list[list[list[int]]]:
+                return split_by_room(rest, positions - len(prefix) - shared)
 
             return score_candidates(wanted, self.config["prompt"]["end"][:1], read, branch, split, deadline)
 

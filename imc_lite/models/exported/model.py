@@ -128,19 +128,21 @@ class ExportedMLLM(BaseMLLM):
         """
         wanted = [self.encode(c) for c in candidates]
         longest = max(map(len, wanted), default=0)
+        asked = self.prompt_ids(prompt, tokens is not None)
         memory: _Memory
 
-        def read(shared: list[int]) -> np.ndarray:
+        def read(shared: list[int], chunk: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
             nonlocal memory
-            memory, logits = self.read(self.prompt_ids(prompt, tokens is not None), tokens, longest, deadline)
+            memory, logits = self.read(asked, tokens, longest, deadline)
             more = [memory.extend(self.embed(shared), last=len(shared))] if shared else []
-            return log_softmax(np.concatenate([logits[None], *more]))
+            rows = log_softmax(np.concatenate([logits[None], *more]))
+            return rows, branch(chunk) if any(chunk) else rows[:0]
 
         def branch(chunk: list[list[int]]) -> np.ndarray:
             return log_softmax(memory.branch(self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]))
 
-        def split(rest: list[list[int]]) -> list[list[list[int]]]:
-            return split_by_room(rest, self.config["decoder"]["positions"] - memory.length)
+        def split(shared: int, rest: list[list[int]]) -> list[list[list[int]]]:
+            return split_by_room(rest, self.config["decoder"]["positions"] - len(asked) - shared)
 
         return score_candidates(wanted, self.config["ends"], read, branch, split, deadline)
 
