@@ -161,7 +161,9 @@ class MLLM(Protocol):
     ) -> list[np.ndarray]:
         """Natural-log probability of every token of each candidate answer, then that it ends there.
 
-        Returns one float32 [T_i + 1] a candidate. `deadline` is looked at before every pass.
+        Returns one float32 [T_i + 1] a candidate. `deadline` is looked at before every pass. A model whose `score` also
+        has an argument `fixed` is given True there where the prompt is the same in every repair, so that it may keep
+        what it reads of it.
 
         Raises:
             ImcError: prompt and candidates do not fit the context.

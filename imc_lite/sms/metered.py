@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 
 from imc_lite.models.base import MLLM
 from imc_lite.models.deadline import NEVER, Deadline
@@ -24,8 +25,9 @@ class Metered:
     def __init__(self, model: MLLM, budget: int = BUDGET, deadline: Deadline = NEVER) -> None:
         self.model, self.left, self.deadline = model, budget, deadline
 
-    def score(self, prompt: str, candidates: Sequence[str]) -> list[list[float]]:
-        """Log-probability of every token of each candidate as the answer to `prompt`, its end included.
+    def score(self, prompt: str, candidates: Sequence[str], fixed: bool = False) -> list[list[float]]:
+        """Log-probability of every token of each candidate as the answer to `prompt`, its end included; a `fixed`
+        prompt is the same in every repair.
 
         Raises:
             SpentError: too dear.
@@ -34,7 +36,9 @@ class Metered:
         ids = [self.model.encode(c) for c in candidates]
         shared = _shared(ids) if len(ids) > 1 else len(ids[0])
         self._pay(CALL + len(self.model.encode(prompt)) + shared + sum(len(i) - shared + 1 for i in ids))
-        return [[float(v) for v in row] for row in self.model.score(prompt, candidates, deadline=self.deadline)]
+        more = {"fixed": True} if fixed and "fixed" in signature(self.model.score).parameters else {}
+        scores = self.model.score(prompt, candidates, deadline=self.deadline, **more)
+        return [[float(v) for v in row] for row in scores]
 
     def write(self, prompt: str, most: int) -> str:
         """The model's own answer to `prompt`, of at most so many tokens.

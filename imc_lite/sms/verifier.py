@@ -55,7 +55,8 @@ def likelihoods(model: Metered, question: str, readings: list[str], whole: bool 
     Readings that are not `whole` may go on behind their last word.
     """
     end = None if whole else -1
-    return [[sum(row[:end]) for row in model.score(p, readings)] for p in (REPAIR.format(question), PLAIN)]
+    found = model.score(REPAIR.format(question), readings), model.score(PLAIN, readings, fixed=True)
+    return [[sum(row[:end]) for row in rows] for rows in found]
 
 
 def posterior(values: list[float]) -> list[float]:

@@ -143,9 +143,17 @@ class OrtMLLM(BaseMLLM):
             )
 
     def score(
-        self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
+        self,
+        prompt: str,
+        candidates: Sequence[str],
+        tokens: np.ndarray | None = None,
+        deadline: Deadline = NEVER,
+        fixed: bool = False,
     ) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each."""
+        """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each.
+
+        A `fixed` prompt without a picture, one that is asked again and again, is read once.
+        """
         wanted = [self.encode(c) for c in candidates]
         positions = self.config["decoder"]["positions"]
         with self._turn:
@@ -157,7 +165,8 @@ class OrtMLLM(BaseMLLM):
                 rest = [len(w) - len(shared) + 1 for w in wanted]
                 room = max(min(sum(rest), positions - len(whole)), *rest)
                 decoder.begin(len(whole) + room, tokens is not None, deadline)
-                keep = BEGINNING if tokens is None else 0
+                # Two of its tokens are read again, since a single one is read otherwise.
+                keep = 0 if tokens is not None else len(prefix) - 2 if fixed else BEGINNING
                 behind = self.embed([i for ids in chunk for i in ids]), [*map(len, chunk)]
                 rows, after = decoder.extend_and_branch(whole, len(shared) + 1, keep, *behind)
                 return log_softmax(rows), log_softmax(after)
