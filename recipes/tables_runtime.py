@@ -215,7 +215,7 @@ def archive() -> str:
         f"| machines of 16 cores to be done in a day | {-(-hours // (24 * 16)):.0f} |",
         f"| memory of such a machine for 16 models, an actor each | {16 * one['model_mib'] / 1024:.1f} GiB |",
         f"| the same, one actor with `--threads 16` | {shared / 1024:.1f} GiB |",
-        f"| a batch with `--threads {beside['threads']}`, against one thread | {beside['times_as_fast']:.2f} times as fast |",
+        f"| a batch with `--threads {beside['threads']}` | {beside['times_as_fast']:.2f} times as fast as with one |",
         f"| pictures read, at {one['picture_kib_mean']:.0f} KiB each | {read_gib:.0f} GiB |",
         f"| rows written, at {one['row_bytes_mean']} bytes each | {count * one['row_bytes_mean'] / 2**20:.0f} MiB |",
         f"| the writer alone, at {pace} rows/s | {count / pace / 3600:.1f} h |",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
+from typing import Any
 
 from imc_lite.models.base import MLLM
 from imc_lite.models.deadline import NEVER, Deadline
@@ -36,7 +37,7 @@ class Metered:
         ids = [self.model.encode(c) for c in candidates]
         shared = _shared(ids) if len(ids) > 1 else len(ids[0])
         self._pay(CALL + len(self.model.encode(prompt)) + shared + sum(len(i) - shared + 1 for i in ids))
-        more = {"fixed": True} if fixed and "fixed" in signature(self.model.score).parameters else {}
+        more: dict[str, Any] = {"fixed": True} if fixed and "fixed" in signature(self.model.score).parameters else {}
         scores = self.model.score(prompt, candidates, deadline=self.deadline, **more)
         return [[float(v) for v in row] for row in scores]
 
