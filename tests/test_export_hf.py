@@ -22,6 +22,7 @@ from imc_lite.bundle.store import Bundle  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
+from imc_lite.models.replicas import in_order  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.sms.selftest import can_rewrite  # noqa: E402
 
@@ -95,6 +96,18 @@ def test_without_a_picture_both_say_the_same(both):
         assert mine.same == theirs.same
         np.testing.assert_allclose(mine.logprobs, theirs.logprobs, atol=1e-3)
         np.testing.assert_allclose(mine.logprobs, both[1].score(QUESTION, [answer])[0], atol=1e-3)
+
+
+def test_several_threads_share_it(llava_bundle):
+    """No call changes it, so its replicas are one model, and what comes side by side is what comes alone."""
+    alone = ExportedMLLM(llava_bundle, device="cpu")
+    workers = ExportedMLLM(llava_bundle, threads=2, device="cpu").replicas()
+    assert workers[0] is workers[1] and workers[0].sessions.threads == 1 and not workers[0].on_gpu
+    assert alone.replicas() == [alone]
+    tokens = [alone.perceive(load_image(path)).tokens for path in IMAGES[:2]]
+    jobs = [(f"{QUESTION} {number}", tokens[number % 2]) for number in range(8)]
+    together = list(in_order(workers, lambda model, job: model.generate(*job, 6), jobs))
+    assert together == [alone.generate(*job, 6) for job in jobs]
 
 
 def test_whether_it_may_rewrite_is_written_down(both):

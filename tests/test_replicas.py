@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from imc_lite.bench.plan import Options
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.models.replicas import in_order, on, replicas
 from imc_lite.pdc.prototypes import load_prototypes
+from imc_lite.server.pool import beside
 
 IMAGES = sorted((Path(__file__).parent / "images").glob("*.jpg"))
 QUESTIONS = ("What modality is this?", "Waht body part is shown?")
@@ -44,6 +46,17 @@ def test_replicas_share_everything_but_the_decoders_cache(default_bundle):
     assert other.model is second and other._repaired is imc._repaired and imc.model is model
     elsewhere = IMC.from_pretrained(default_bundle, threads=2, upstream="http://127.0.0.1:9/v1")
     assert workers_of(elsewhere) == [elsewhere], "another server is asked one question after the other"
+
+
+def test_a_model_that_hands_on_to_another_is_not_replaced_by_it(default_bundle):
+    class Around:
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+    inner = OrtMLLM(default_bundle, threads=2)
+    around = Around()
+    assert around.sessions is inner.sessions and replicas(around) == [around]
+    assert beside(IMC(around, None)) is None
 
 
 def test_what_is_made_side_by_side_comes_in_order():
@@ -135,7 +148,10 @@ def test_a_condition_that_fails_ends_the_others_and_says_why(default_bundle, tmp
 @pytest.mark.slow
 def test_a_benchmark_on_two_threads_is_ended_by_an_interrupt(default_bundle, tmp_path):
     command = [sys.executable, "-m", "imc_lite", "bench", "--limit", "1", "--threads", "2", "-o", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # A shell that runs the tests in the background has its children ignore interrupts.
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=default) as process:
         while "clean done" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)

@@ -22,8 +22,9 @@ Made = TypeVar("Made")
 def replicas(model: MLLM) -> list[MLLM]:
     """As many models as `model` may have threads, which answer side by side with one thread each; weights are in memory
     once. The model alone where it has no `replicas` (`imc_lite.models.default.onnx.OrtMLLM.replicas`)."""
-    found: Callable[[], list[MLLM]] | None = getattr(model, "replicas", None)
-    return [model] if found is None else found()
+    # Of its class: one that hands on what it lacks to a model inside it would be replaced by that.
+    found: Callable[[MLLM], list[MLLM]] | None = getattr(type(model), "replicas", None)
+    return [model] if found is None else found(model)
 
 
 def on(holder: Holder, model: MLLM) -> Holder:

@@ -198,8 +198,8 @@ def beside(imc: IMC) -> IMC | None:
 
     None where the model has no `beside` (`imc_lite.models.default.onnx.OrtMLLM.beside`).
     """
-    another = getattr(imc.model, "beside", None)
-    return None if another is None else on(imc, another())
+    another = getattr(type(imc.model), "beside", None)  # not that of a model inside it
+    return None if another is None else on(imc, another(imc.model))
 
 
 def awaitable(future: Future[T]) -> asyncio.Future[T]:
