@@ -81,11 +81,14 @@ class Template:
         return helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="imc-lite")
 
 
-def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
+def encoder(shallow: bool = False) -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     """EfficientNet-Lite2: pixels float32 [B, 3, 320, 320] -> tokens [B, 25, 1280], stats [B, 1664].
 
     `stats` holds, for the stem and blocks 0, 2, 5 and 10, each channel's mean and mean of squares in the four
     quadrants (quadrant-major): [means 4 C, squares 4 C] a depth, depths in order.
+
+    With `shallow` it ends with `stats`, which are the same to the last bit: what names noise needs no more. The weights
+    lie where the whole graph has them, in the same file.
     """
     t = Template("encoder")
     t.constant("flat", [0, -1])
@@ -119,7 +122,7 @@ def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
     x = conv("pixels", "stem", 3, ENCODER.stem, 3, 2, 1, act=True)
     side //= 2
     tap(x, "stem.tap", ENCODER.stem)
-    for block in ENCODER.blocks:
+    for block in ENCODER.shallow_blocks if shallow else ENCODER.blocks:
         name, mid, y = block.name, block.inside, x
         if block.expands:
             y = conv(y, f"{name}.expand", block.inputs, mid, 1, 1, 1, act=True)
@@ -129,12 +132,14 @@ def encoder() -> tuple[onnx.ModelProto, list[dict[str, Any]]]:
         x = t.add("Add", [x, y], f"{name}.sum") if block.residual else y
         if block.tapped:
             tap(x, f"{name}.tap", block.outputs)
-    x = conv(x, "head", ENCODER.blocks[-1].outputs, ENCODER.width, 1, 1, 1, act=True)
-    x = t.add("AveragePool", [x], "pooled", kernel_shape=[2, 2], strides=[2, 2])
-    x = t.add("Reshape", [x, t.constant("rows", [0, ENCODER.width, ENCODER.tokens])], "columns")
-    t.add("Transpose", [x], "tokens", perm=[0, 2, 1])
+    outputs = [_value("stats", ["B", ENCODER.statistics])]
+    if not shallow:
+        x = conv(x, "head", ENCODER.blocks[-1].outputs, ENCODER.width, 1, 1, 1, act=True)
+        x = t.add("AveragePool", [x], "pooled", kernel_shape=[2, 2], strides=[2, 2])
+        x = t.add("Reshape", [x, t.constant("rows", [0, ENCODER.width, ENCODER.tokens])], "columns")
+        t.add("Transpose", [x], "tokens", perm=[0, 2, 1])
+        outputs = [_value("tokens", ["B", ENCODER.tokens, ENCODER.width]), *outputs]
     t.add("Concat", stats, "stats", axis=1)
-    outputs = [_value("tokens", ["B", ENCODER.tokens, ENCODER.width]), _value("stats", ["B", ENCODER.statistics])]
     return t.model([_value("pixels", ["B", 3, ENCODER.side, ENCODER.side])], outputs), t.layout
 
 

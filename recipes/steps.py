@@ -18,7 +18,12 @@ FILES = {
     "weights": ("imc_lite/assets/default.safetensors",),
     "encoder": ("imc_lite/assets/default.safetensors",),  # its tensors alone: noise is named without the other ones
     "encoder graph": ("imc_lite/assets/encoder.onnx", "imc_lite/assets/preprocessing.json"),
-    "graphs": ("imc_lite/assets/*.onnx", "imc_lite/assets/layout.json", "imc_lite/assets/preprocessing.json"),
+    # Not shallow.onnx: it is a part of the encoder's, and gives the same.
+    "graphs": (
+        *(f"imc_lite/assets/{graph}.onnx" for graph in ("calibrate", "decoder", "encoder", "projector")),
+        "imc_lite/assets/layout.json",
+        "imc_lite/assets/preprocessing.json",
+    ),
     "prototypes": ("imc_lite/assets/prototypes.safetensors",),
     "edition": ("imc_lite/assets/bench/**/*",),
     "confidence": ("imc_lite/assets/confidence.safetensors",),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from imc_lite.bundle import build as builder
+from imc_lite.bundle.name import bundle_name, keep_name
 from imc_lite.bundle.store import Bundle, cache_folder, ensure_default
 from imc_lite.errors import ImcError
 
@@ -134,6 +135,24 @@ def test_pull_from_mends_a_changed_bundle(wheel, monkeypatch, tmp_path):
     (folder / "manifest.json").write_text("{")
     assert ensure_default(source=wheel, progress=False, verify=True) == folder
     assert Bundle(folder).file("decoder.bin")
+
+
+def test_the_name_is_kept_for_the_next_start(default_bundle, tmp_path):
+    name, kept = bundle_name(tmp_path), tmp_path / "default.json"
+    assert name == default_bundle.name and not list(tmp_path.iterdir()), "who only looks writes nothing"
+    keep_name(tmp_path / "none", name)
+    assert not (tmp_path / "none").exists()
+    keep_name(tmp_path, name)
+    facts, other = json.loads(kept.read_text()), "default-0123456789abcdef"
+    kept.write_text(json.dumps(facts | {"name": other}))
+    assert bundle_name(tmp_path) == other, "it is read, and nothing else"
+    newer = [*facts["of"][:1], [*facts["of"][1][:-1], 7], *facts["of"][2:]]
+    unlike = [facts | {"of": newer, "name": other}, facts | {"name": "../x"}, {"name": other}]
+    for text in ("", "[1]", "7", "{", *map(json.dumps, unlike)):
+        kept.write_text(text)
+        assert bundle_name(tmp_path) == name
+        keep_name(tmp_path, name)
+        assert json.loads(kept.read_text()) == facts
 
 
 def test_a_weight_of_the_wrong_shape_is_named():

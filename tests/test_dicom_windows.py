@@ -1,9 +1,6 @@
 """Three windows of a CT in red, green and blue, exact to the grey level; and prototypes that know their window."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,25 +203,3 @@ def test_a_batch_of_png_and_dicom(default_bundle, fitted, chest, tmp_path):
     assert CliRunner().invoke(cli, [*command, "-o", str(tmp_path / "out.jsonl")]).exit_code == 0
     errors = [json.loads(line).get("error", "") for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert errors[:2] == ["", ""] and "built with --window" in errors[2] and "is not DICOM" in errors[3]
-
-
-@pytest.mark.slow
-def test_building_with_a_window(llava_checkpoint, tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(16):
-        smooth = random.normal(0, 300, (6, 5)).repeat(8, 0).repeat(8, 1) + random.normal(0, 30, (48, 40))
-        (folder / f"{i:02}").write_bytes(ct(smooth.astype(np.int16)))
-    out = tmp_path / "ct.safetensors"
-    command = [sys.executable, "-m", "imc_lite", "prototypes", "build", "--model", str(llava_checkpoint), "--offline"]
-    command += ["--images", str(folder), "-o", str(out), "--window", "medgemma-ct"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    inspect = ["inspect", "--model", str(llava_checkpoint), "--offline", "--prototypes", str(out), str(folder / "00")]
-    assert CliRunner().invoke(cli, [*inspect, "--window", "medgemma-ct"]).exit_code == 0
-    other = CliRunner().invoke(cli, [*inspect, "--window", "lung"])
-    assert other.exit_code == 2 and "built with --window -100,2250:40,350:40,80" in other.stderr
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "picture.png")
-    mixed = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    assert mixed.returncode == 2 and "picture.png is not DICOM" in mixed.stderr

@@ -27,6 +27,7 @@ from imc_lite.gate.rows import harmless
 from imc_lite.gate.rules import parse_rules
 from imc_lite.gate.statistics import Distribution, fisher, holm, kolmogorov, kolmogorov_smirnov, newcombe, wilson
 from imc_lite.gate.tally import Tally
+from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise import apply_to_image
 from imc_lite.pdc import load_prototypes
 from imc_lite.results import ImageReport, Noise
@@ -145,6 +146,15 @@ def test_verdicts_are_those_of_inspect_in_order(imc, folder):
                 imc.inspect(j.path)
             assert str(error.value) == j.error
     assert [j.report.noise.kind for j in judged if j.report] == ["clean", "gaussian", "clean", "impulse", "gaussian"]
+
+
+def test_threads_judge_side_by_side_and_alike(imc, default_bundle, folder):
+    found = find_pictures([str(folder)]).candidates
+    both = IMC(OrtMLLM(default_bundle, threads=2), imc.prototypes)
+    assert list(judge(both, found)) == list(judge(imc, found))
+    assert not both.model.sessions._made, "each thread has a session of its own"
+    (one,) = judge(both, found[:1])
+    assert one == next(judge(imc, found[:1])) and both.model.sessions._made, "a picture alone gets both threads"
 
 
 def test_no_more_pictures_are_in_memory_than_said(imc):

@@ -35,7 +35,8 @@ def _session(folder: Path, name: str, graph, layout, tensors) -> ort.InferenceSe
 @pytest.mark.slow
 def test_committed_templates_are_current(tmp_path):
     write_templates(tmp_path)
-    for name in ("encoder.onnx", "projector.onnx", "decoder.onnx", "layout.json", "preprocessing.json"):
+    graphs = (f"{graph}.onnx" for graph in ("encoder", "shallow", "projector", "decoder"))
+    for name in (*graphs, "layout.json", "preprocessing.json"):
         assert (tmp_path / name).read_bytes() == (ASSETS / name).read_bytes(), f"{name}: run imc_lite.export.templates"
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.features import features  # noqa: E402
-from imc_lite.pdc.fit.build import build_prototypes, find_images  # noqa: E402
+from imc_lite.pdc.fit.build import find_images, fit_prototypes, observe_all  # noqa: E402
 from imc_lite.pdc.fit.discriminant import CONDITIONS, fit  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.pdc.remedies import LowRankMap  # noqa: E402
@@ -211,7 +212,10 @@ def test_prototypes_of_several_views_and_projectors(family, clean_pictures):
     model = HfMLLM(*tiny(family))
     # A side of 448 or 672 pixels makes sense of patches of 14 or 16; these are of 8.
     model.family = replace(model.family, side=96)
-    prototypes = build_prototypes(model, find_images(clean_pictures))
+    # As the command builds them, but for the default model's encoder and half of the pictures: shapes are the point.
+    with tempfile.TemporaryFile() as scratch:
+        seen = observe_all(model, find_images(clean_pictures)[::2], 0, 1, None, scratch)
+        prototypes = fit_prototypes(model, seen, 0, np.random.default_rng(0))
     pixels = load_image(clean_pictures / "00.png")
     tokens = model.perceive(pixels).tokens
     remedy = next(r for r in prototypes.remedies if r.map_index is not None)

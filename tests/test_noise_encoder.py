@@ -114,6 +114,22 @@ def test_inspecting_takes_no_pass_of_the_tower(borrowed, mllm):
         hook.remove()
 
 
+def test_a_model_around_another_is_asked_itself(default_model):
+    """One that hands on what it lacks, and encodes otherwise."""
+
+    class Dark:
+        def __getattr__(self, name):
+            return getattr(default_model, name)
+
+        def perceive(self, image):
+            return default_model.perceive(image // 8)
+
+    known = load_prototypes(default_model.prototypes_file(), default_model.identity)
+    picture = load_image(IMAGES[0])
+    assert inspect(Dark(), known, picture) == inspect(default_model, known, picture // 8)
+    assert inspect(Dark(), known, picture) != inspect(default_model, known, picture)
+
+
 def test_the_file_says_whose_statistics_they_are(borrowed, mllm, tmp_path):
     from safetensors import safe_open
     from safetensors.numpy import load_file, save_file

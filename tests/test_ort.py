@@ -65,6 +65,14 @@ def test_perceive_sees_the_picture(default_model, chest):
     assert np.abs(first.tokens - blank.tokens).mean() > 0.5 * np.abs(first.tokens).mean()
 
 
+def test_noise_statistics_are_those_of_a_whole_pass(default_bundle, default_model, chest):
+    model = OrtMLLM(default_bundle)
+    for path in sorted(chest.parent.glob("*.jpg")):
+        image = load_image(path)
+        assert np.array_equal(model.noise_statistics(image), default_model.perceive(image).stats)
+    assert list(model.sessions._made) == ["shallow"], "the rest of the encoder need not be loaded"
+
+
 def test_generate_is_repeatable_and_its_logprobs_are_scores(default_model, chest):
     tokens = default_model.perceive(load_image(chest)).tokens
     one = default_model.generate("What modality is this?", tokens)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imc_lite import IMC, ImcError
 
@@ -61,13 +62,29 @@ def test_a_package_brings_it_to_every_command(package, chest):
 
 
 @pytest.mark.slow
-def test_an_encoder_that_sees_nothing_borrows_one_that_names_noise(package, clean_pictures, chest, tmp_path):
-    built = command(
-        package, "prototypes", "build", "-m", "brightness", "--images", clean_pictures, "-o", tmp_path / "p"
-    )
+def test_an_encoder_that_sees_nothing_borrows_one_that_names_noise(package, tmp_path):
+    """Prototypes are built from CT, shown with the windows of a recipe, and are for pictures that are shown so."""
+    pytest.importorskip("pydicom")
+    from dicom_files import make, written
+
+    folder, out = tmp_path / "ct", tmp_path / "p"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(16):
+        smooth = random.normal(0, 300, (6, 5)).repeat(8, 0).repeat(8, 1) + random.normal(0, 30, (48, 40))
+        dataset = make(smooth.astype(np.int16), RescaleSlope=1, RescaleIntercept=0)
+        (folder / f"{i:02}").write_bytes(written(dataset))
+    build = ("prototypes", "build", "-m", "brightness", "--images", folder, "-o", out, "--window", "medgemma-ct")
+    built = command(package, *build)
     assert built.returncode == 0 and "noise is read from the default model's encoder" in built.stderr
-    seen = command(package, "inspect", "-m", "brightness", "--prototypes", tmp_path / "p", chest, "--json")
+    look = ("inspect", "-m", "brightness", "--prototypes", out, folder / "00", "--json")
+    seen = command(package, *look, "--window", "medgemma-ct")
     assert json.loads(seen.stdout)["noise"]["kind"], seen.stderr
+    other = command(package, *look, "--window", "lung")
+    assert other.returncode == 2 and "built with --window -100,2250:40,350:40,80" in other.stderr
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "picture.png")
+    mixed = command(package, *build)
+    assert mixed.returncode == 2 and "picture.png is not DICOM" in mixed.stderr
 
 
 @pytest.mark.parametrize("threads", [0, -3, 257, True, "2", 1.5])

@@ -32,7 +32,9 @@ def test_noise_is_read_from_float32_and_the_rest_is_near(default_bundle, default
     facts = {k: v for k, v in default_model.bundle.manifest.items() if k not in ("format", "files")}
     quantize.write_manifest(tmp_path / "b", facts)
     image = load_image(chest)
-    a, b = default_model.perceive(image), OrtMLLM(tmp_path / "b").perceive(image)
+    model = OrtMLLM(tmp_path / "b")
+    a, b = default_model.perceive(image), model.perceive(image)
+    assert np.array_equal(model.noise_statistics(image), b.stats)  # its own, and not those of the graph it came from
     np.testing.assert_allclose(b.stats[:FIRST], a.stats[:FIRST], rtol=1e-4, atol=1e-5)
     assert not np.array_equal(a.tokens, b.tokens)
     assert np.sqrt(((a.tokens - b.tokens) ** 2).mean() / (a.tokens**2).mean()) < 0.3

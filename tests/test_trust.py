@@ -20,7 +20,7 @@ from imc_lite.sms import guard
 from imc_lite.trust.assess import BLIND, STRANGE, WAVERING, assess
 from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, Rule, ceiling, evidence, load_confidence
 from imc_lite.trust.fit import Observed, fit_confidence, regress
-from imc_lite.trust.observe import read_labelled
+from imc_lite.trust.observe import FEWEST_PICTURES, read_labelled
 from imc_lite.trust.promise import DOUBT, evidence_below, least_limit
 from imc_lite.trust.rewording import check_wording, reword
 
@@ -296,7 +296,7 @@ def test_calibrating_a_model_of_ones_own(default_bundle, tmp_path):
     from importlib import resources
 
     folder = resources.files("imc_lite.assets") / "bench"
-    images = sorted(str(p) for p in folder.glob("*/*.jpg"))[::6][:40]
+    images = sorted(str(p) for p in folder.glob("*/*.jpg"))[::6][:FEWEST_PICTURES]
     rows = [
         {"image": image, "question": question, "answer": "x-ray" if "cxr" in image else "ct"}
         for image in images

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from imc_lite.bundle import wheel as base
-from imc_lite.bundle.contents import COPIED, GRAPHS, REMEDY, FileFacts, check_file, read_object, sha256
+from imc_lite.bundle.contents import REMEDY, FileFacts, check_file, read_object
 from imc_lite.bundle.manifest import read_manifest
+from imc_lite.bundle.name import bundle_name, keep_name
 from imc_lite.bundle.publish import is_whole
 from imc_lite.errors import ImcError, shown
 from imc_lite.files import locked
@@ -84,13 +83,8 @@ def cache_folder() -> Path:
 
 
 def default_bundle_folder() -> Path:
-    """Named after what it is built from, so that a new version of the package builds a new one."""
-    assets = resources.files("imc_lite.assets")
-    parts = [base.SHA256]
-    for name in ("default.safetensors", "layout.json", *COPIED, *(f"{g}.onnx" for g in GRAPHS)):
-        with resources.as_file(assets / name) as path:
-            parts.append(sha256(path))
-    return cache_folder() / f"default-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}"
+    """Named after what it is built from, so that a new version of the package builds a new one (`bundle_name`)."""
+    return cache_folder() / bundle_name(cache_folder())
 
 
 def ensure_default(
@@ -118,6 +112,7 @@ def ensure_default(
     if source is not None:
         base.check_wheel(Path(source))
     if usable():
+        keep_name(folder.parent, folder.name)
         return folder
     from imc_lite.bundle import build as builder
 
@@ -129,8 +124,9 @@ def ensure_default(
     builder.make_cache(folder.parent)
     try:
         with locked(folder.parent / ".pull.lock"):
-            if usable():  # another process has built it meanwhile
-                return folder
-            return builder.pull(folder, source, progress)
+            if not usable():  # another process may have built it meanwhile
+                builder.pull(folder, source, progress)
+            keep_name(folder.parent, folder.name)
+            return folder
     except OSError as error:
         raise builder.cannot_use(folder.parent, error) from error

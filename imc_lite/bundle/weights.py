@@ -132,8 +132,10 @@ def _head(tensor: Any) -> Iterator[Named]:
     yield "head.s", blocks[..., :2].copy().view(np.float16)[..., 0].astype(np.float32)
 
 
-def read_trained(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file."""
-    from safetensors.numpy import load_file
+def read_trained(path: Path, beginning: str = "") -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file whose names begin so, in the order of the file."""
+    from safetensors import safe_open
 
-    return load_file(path)
+    with safe_open(path, "numpy") as file:
+        names: list[str] = file.keys()
+        return {name: file.get_tensor(name) for name in names if name.startswith(beginning)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,8 +53,6 @@ def inspect(
     imc-lite inspect incoming/ --fail-on not-gradable,unknown,gaussian:4 --csv verdicts.csv
     imc-lite inspect incoming/ --baseline usual.json --fail-on drift --html report.html
     """
-    from tqdm import tqdm
-
     from imc_lite.gate.baseline import Baseline, Origin, check_origin, load_baseline
     from imc_lite.gate.drift import compare
     from imc_lite.gate.find import find_pictures
@@ -84,7 +82,7 @@ def inspect(
             tally.add(judged, met)
             if judged.no_picture:
                 continue
-            with tqdm.external_write_mode():
+            with _above_bar(len(found.candidates)):
                 if judged.error is not None:
                     # One unreadable picture does not keep the others from being judged.
                     click.echo(f"imc-lite: {judged.error}", err=True)
@@ -117,13 +115,26 @@ def inspect(
 
 
 def _with_bar(verdicts: Iterator[Judged], total: int) -> Iterator[Judged]:
-    """The verdicts, and on a terminal how far they are."""
+    """The verdicts, and on a terminal how far they are, if there are several."""
+    if total == 1:  # which spares a start the import
+        yield from verdicts
+        return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="picture", file=sys.stderr, disable=None if total > 1 else True) as bar:
+    with tqdm(total=total, unit="picture", file=sys.stderr, disable=None) as bar:
         for judged in verdicts:
             bar.update()
             yield judged
+
+
+def _above_bar(total: int) -> AbstractContextManager[object]:
+    """While it is open, what is written does not break the bar of `_with_bar`."""
+    if total == 1:
+        return nullcontext()
+    from tqdm import tqdm
+
+    above: AbstractContextManager[object] = tqdm.external_write_mode()
+    return above
 
 
 def _say(drift: Drift, baseline: Path) -> None:

@@ -1,9 +1,10 @@
-"""Verdicts on many pictures, in order: while the encoder looks at one, a thread reads those that come next."""
+"""Verdicts on many pictures, in order: side by side with several threads; with one, while the encoder looks at a
+picture, another thread reads those that come next."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ import numpy as np
 from imc_lite.errors import ImcError
 from imc_lite.gate.find import Candidate
 from imc_lite.images.dicom.image_pixel import NoPictureError
+from imc_lite.models.base import MLLM
+from imc_lite.models.replicas import in_order, replicas
 from imc_lite.pdc.treat import examine
 from imc_lite.pipeline import IMC
 from imc_lite.results import ImageReport
@@ -44,7 +47,7 @@ class Judged:
 def judge(
     imc: IMC, candidates: Sequence[Candidate], *, window: str | None = None, frame: int | None = None
 ) -> Iterator[Judged]:
-    """One verdict a candidate, in their order.
+    """One verdict a candidate, in their order; by as many models side by side as `imc.model` has replicas.
 
     `window` and `frame` are for DICOM, see `imc_lite.images.load.load_image`.
 
@@ -63,23 +66,38 @@ def judge(
         except ImcError as error:
             return Judged(candidate.path, error=str(error))
 
+    def look(model: MLLM, path: str, seen: np.ndarray | Judged) -> Judged:
+        if isinstance(seen, Judged):
+            return seen
+        report, score = examine(model, prototypes, seen)
+        return Judged(path, replace(report, path=path), score)
+
+    # One picture alone gets all threads within its pass.
+    models = replicas(imc.model) if len(candidates) > 1 else [imc.model]
+    if len(models) == 1:
+        return (look(imc.model, candidate.path, seen) for candidate, seen in _read_ahead(read, candidates))
+    return in_order(models, lambda model, candidate: look(model, candidate.path, read(candidate)), candidates)
+
+
+def _read_ahead(
+    read: Callable[[Candidate], np.ndarray | Judged], candidates: Sequence[Candidate]
+) -> Iterator[tuple[Candidate, np.ndarray | Judged]]:
+    """What is read of each, by a thread that reads the next ones meanwhile."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="imc-lite-read")
-    waiting: deque[tuple[str, Future[np.ndarray | Judged]]] = deque()
+    waiting: deque[tuple[Candidate, Future[np.ndarray | Judged]]] = deque()
     left = iter(candidates)
     try:
         while True:
             for candidate in left:
-                waiting.append((candidate.path, pool.submit(read, candidate)))
+                waiting.append((candidate, pool.submit(read, candidate)))
                 if len(waiting) > AHEAD:
                     break
             if not waiting:
                 return
-            path, future = waiting.popleft()
+            candidate, future = waiting.popleft()
             seen = future.result()
             del future  # it would keep the pixels
-            if isinstance(seen, np.ndarray):
-                report, score = examine(imc.model, prototypes, seen)
-                seen = Judged(path, replace(report, path=path), score)
-            yield seen
+            yield candidate, seen
+            del seen
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

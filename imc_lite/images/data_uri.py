@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.images.decoder_output import no_warnings
+from imc_lite.images.grey import is_grey
 from imc_lite.images.load import LoadedImage
 
 READ_ANYWHERE = ("JPEG", "PNG", "WEBP")
@@ -31,7 +32,7 @@ def picture_uri(picture: LoadedImage) -> str:
 
 def data_uri(pixels: np.ndarray) -> str:
     """Pixels, uint8 [H, W, 3], as a PNG in a data URI; grey ones as a grey PNG."""
-    grey = (pixels[..., :1] == pixels).all()
+    grey = is_grey(pixels)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, "PNG", compress_level=3)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

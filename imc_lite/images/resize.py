@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from imc_lite.images.grey import is_grey
+
 
 def resize_picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A picture at another size, by bicubic interpolation.
@@ -19,7 +21,10 @@ def resize_picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         uint8 [*size, 3].
     """
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=2.0))
+    grey = is_grey(image)
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    resized = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=2.0))
+    return np.ascontiguousarray(np.broadcast_to(resized[..., None], (*size, 3))) if grey else resized
 
 
 def resize_planes(planes: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:

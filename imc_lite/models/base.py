@@ -83,7 +83,9 @@ class MLLM(Protocol):
     One that answers several questions together sooner than one after the other has `at_once`, how many: a batch asks it
     so many at a time. One whose threads do more side by side than within an operator has `replicas`, which work so in
     its place (`imc_lite.models.replicas`). One that loads more when it is first asked has `ready`, which does so before
-    a batch begins. One that may lie on a GPU says by `on_gpu` whether it does.
+    a batch begins. One that may lie on a GPU says by `on_gpu` whether it does. One that reads the statistics of a
+    picture sooner than it encodes the picture has `noise_statistics`, which gives `Perception.stats` alone: `inspect`
+    needs no more.
 
     Attributes:
         id, version: what answers say they come from.

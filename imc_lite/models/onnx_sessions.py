@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,10 +46,14 @@ class Sessions:
             ImcError: a file is missing or was changed, ONNX Runtime is not installed or cannot load the graph, or there
                 is no CUDA where it was asked for.
         """
+        return self.made(graph, partial(self._open, graph))
+
+    def made(self, name: str, make: Callable[[], onnxruntime.InferenceSession]) -> onnxruntime.InferenceSession:
+        """The session of that name, made by `make` where there is none yet."""
         with self._lock:
-            if graph not in self._made:
-                self._made[graph] = self._open(graph)
-            return self._made[graph]
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
 
     @property
     def on_gpu(self) -> bool:
@@ -98,6 +104,7 @@ def open_session(
     threads: int,
     providers: list[str],
     weights: dict[str, onnxruntime.OrtValue] | None = None,
+    folder: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """A session over one graph: so many threads inside an operator, one operator at a time, nothing said but errors.
 
@@ -107,6 +114,7 @@ def open_session(
         threads: intra-op threads on the CPU.
         providers: that may run it, the first that can.
         weights: those that the graph says lie in another file; the session may read them where they lie.
+        folder: where that file lies, of a graph that does not come from a file itself.
 
     Raises:
         ImcError: ONNX Runtime is not installed, or cannot load the graph.
@@ -119,6 +127,8 @@ def open_session(
     try:
         if weights is not None:
             options.add_external_initializers(list(weights), list(weights.values()))
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         return ort.InferenceSession(graph, options, providers)
     except Exception as error:  # ONNX Runtime raises bare pybind types
         raise ImcError(f"ONNX Runtime cannot load {name} ({str(error).splitlines()[0]})") from error

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from imc_lite.images.grey import is_grey
 from imc_lite.images.resize import resize_picture, resize_planes, shrink_planes, size_filling, size_within
 from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.image_bank import enlarged, polynomial, shaded
@@ -50,7 +51,7 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
         met = apply_to_image(met, kind, severity, int(rng.integers(2**31)))
     elif kind != "clean":
         level = IMAGE_NOISE.find(kind).level(severity) * float(np.exp(rng.uniform(-STRENGTH, STRENGTH)))
-        shared = (met[..., :1] == met).all() and rng.random() >= OWN_FIELDS
+        shared = is_grey(met) and rng.random() >= OWN_FIELDS
         planes = (met[..., :1] if shared else met).astype(np.float64) / 255
         noisy = np.rint(255 * np.clip(DRAWN[kind](planes, level, rng), 0, 1))
         met = np.ascontiguousarray(np.broadcast_to(noisy, met.shape), np.uint8)
@@ -60,8 +61,7 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
     """Read back from a JPEG file; a grey picture from a grey one."""
     buffer = io.BytesIO()
-    grey = (image[..., :1] == image).all()
-    Image.fromarray(image[..., 0] if grey else image).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image[..., 0] if is_grey(image) else image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 

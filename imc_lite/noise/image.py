@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 
 from imc_lite.errors import ImcError
+from imc_lite.images.grey import is_grey
 
 # Importing them registers their kinds, which are listed in this order.
 # isort: off
@@ -44,7 +45,7 @@ def apply_to_image(image: np.ndarray, kind: str, severity: int, seed: int) -> np
         raise ImcError(f"a picture must be uint8 or float within 0-1, not {image.dtype}; convert it first")
     values = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
     planes = values[..., None] if values.ndim == 2 else values
-    if planes.shape[2] == 3 and (planes[..., :1] == planes).all():
+    if is_grey(planes):
         planes = planes[..., :1]
     # Severity stays out of the seed: the same grain, angle or place, only stronger.
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])

@@ -3,11 +3,24 @@ what the picture shows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from imc_lite.models.default.spec import ENCODER
 
+if TYPE_CHECKING:
+    from imc_lite.models.base import MLLM
+
 QUADRANTS, TOKENS = "quadrants", "tokens"  # what an encoder's statistics are, and so how features are made of them
+
+
+def noise_statistics(model: MLLM, image: np.ndarray) -> np.ndarray:
+    """`Perception.stats` of an image, uint8 [H, W, 3] RGB, alone: sooner than by `perceive` where the model can."""
+    # Of its class: one that hands on what it lacks to a model inside it may encode otherwise than that.
+    alone: Callable[[MLLM, np.ndarray], np.ndarray] | None = getattr(type(model), "noise_statistics", None)
+    return model.perceive(image).stats if alone is None else alone(model, image)
 
 
 def features(stats: np.ndarray, statistics: str = QUADRANTS) -> np.ndarray:

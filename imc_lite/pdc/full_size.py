@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from imc_lite.images.grey import is_grey
 from imc_lite.images.resize import resize_planes, shrink_planes
 from imc_lite.pdc.features import QUADRANTS
 from imc_lite.pdc.restorers import restore, stretch
@@ -50,7 +51,7 @@ def restore_full_size(image: np.ndarray, kind: str, severity: int) -> np.ndarray
     if restored.shape == image.shape:
         return restored
     # Grey pictures stay grey, and cost a third.
-    channels = 1 if (image[..., :1] == image).all() else 3
+    channels = 1 if is_grey(image) else 3
     full, small = image[..., :channels].astype(np.float32), restored[..., :channels].astype(np.float32)
     planes = CARRIED[kind](full, small)
     return np.ascontiguousarray(np.broadcast_to(np.rint(planes).clip(0, 255), image.shape), np.uint8)

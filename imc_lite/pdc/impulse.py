@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from imc_lite.images.grey import is_grey
 from imc_lite.noise.image import IMAGE_NOISE
 
 SIDE = 512  # pixels of the middle of a picture, which is looked at; a larger picture's borders are left out
@@ -27,7 +28,7 @@ def impulse_strength(image: np.ndarray) -> float:
     """
     top, left = (max(0, n - SIDE) // 2 for n in image.shape[:2])
     middle = image[top : top + SIDE, left : left + SIDE]
-    planes = np.moveaxis(middle[..., :1] if (middle[..., :1] == middle).all() else middle, 2, 0)
+    planes = np.moveaxis(middle[..., :1] if is_grey(middle) else middle, 2, 0)
     good = (planes > 0) & (planes < 255)
     if 1 - good.mean() < FEWEST or min(planes.shape[1:]) < 3:
         return 0.0

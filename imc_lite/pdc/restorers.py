@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.errors import ImcError, shown
+from imc_lite.images.grey import is_grey
 from imc_lite.images.resize import resize_planes, shrink_planes, size_within
 from imc_lite.noise.image import IMAGE_NOISE
 from imc_lite.noise.planes import REFERENCE
@@ -44,8 +45,7 @@ def restore(image: np.ndarray, kind: str, severity: int) -> np.ndarray:
     """
     if kind not in RESTORERS:
         raise ImcError(f"no restorer for {shown(kind)!r}: choose one of {', '.join(RESTORERS)}")
-    grey = (image[..., :1] == image).all()
-    restored = RESTORERS[kind](image[..., :1] if grey else image, IMAGE_NOISE.find(kind).level(severity))
+    restored = RESTORERS[kind](image[..., :1] if is_grey(image) else image, IMAGE_NOISE.find(kind).level(severity))
     return np.ascontiguousarray(np.broadcast_to(np.rint(restored).clip(0, 255), (*restored.shape[:2], 3)), np.uint8)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
+from imc_lite.pdc.features import noise_statistics
 from imc_lite.pdc.full_size import restore_for, restore_full_size
 from imc_lite.pdc.impulse import impulse_strength
 from imc_lite.pdc.prototypes import Prototypes
@@ -162,7 +163,9 @@ def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: n
     """
     if strength := spike_strength(pixels):
         restored = restore_for(model, pixels, "spike", round(strength))
-        again = model.perceive(restored) if prototypes.noise_encoder is None else None
+        # Who has encoded the picture will want the tokens of the restored one, too.
+        encodes = stats is not None and prototypes.noise_encoder is None
+        again = model.perceive(restored) if encodes else None
         behind, in_distribution, score = _examine(model, prototypes, restored, None if again is None else again.stats)
         return Look(Noise("spike", round(strength), SURE, strength), in_distribution, score, behind, restored, again)
     noise, in_distribution, score = _examine(model, prototypes, pixels, stats)
@@ -177,7 +180,7 @@ def _examine(
     """The matcher's verdict on pixels, of which the model's own pass may have been made."""
     if prototypes.noise_encoder is not None:
         return prototypes.matcher.examine(prototypes.noise_encoder.stats(pixels))
-    return prototypes.matcher.examine(model.perceive(pixels).stats if stats is None else stats, model.evidence)
+    return prototypes.matcher.examine(noise_statistics(model, pixels) if stats is None else stats, model.evidence)
 
 
 def judge(prototypes: Prototypes, look: Look) -> ImageReport:

@@ -71,19 +71,21 @@ class Decoder:
         Returns:
             float32 [last, vocab].
         """
-        if self._begins(embeds, last, keep):
-            self.begin_with(embeds[:keep])
-            embeds = embeds[keep:]
+        embeds = self._behind_beginning(embeds, last, keep)
         count, past = len(embeds), self.length
         bias = np.zeros((count, past + count), np.float32)
         logits = self.run(embeds, np.arange(past, past + count), bias, np.arange(count - last, count))
         self.length = past + count
         return logits
 
-    def _begins(self, embeds: np.ndarray, last: int, keep: int) -> bool:
-        """Whether the first `keep` of a sequence's embeddings are read by themselves."""
+    def _behind_beginning(self, embeds: np.ndarray, last: int, keep: int) -> np.ndarray:
+        """What is left of a sequence's embeddings once the first `keep` are in the cache, if those are read by
+        themselves."""
         # A single token takes another kernel, which rounds differently.
-        return 0 < keep <= len(embeds) - max(last, 2)
+        if not 0 < keep <= len(embeds) - max(last, 2):
+            return embeds
+        self.begin_with(embeds[:keep])
+        return embeds[keep:]
 
     def begin_with(self, embeds: np.ndarray) -> None:
         """Put float32 [S, hidden] into the empty cache, as it was kept or by reading them; it is kept then."""
@@ -125,9 +127,7 @@ class Decoder:
         Returns:
             float32 [last, vocab] and [sum(lengths), vocab].
         """
-        if self._begins(embeds, last, keep):
-            self.begin_with(embeds[:keep])
-            embeds = embeds[keep:]
+        embeds = self._behind_beginning(embeds, last, keep)
         count, past, total = len(embeds), self.length, len(branches)
         # The operator numbers the positions of a first pass by itself, and a single token takes another kernel.
         if not past or total < 2:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.default.decoder import Decoder
 from imc_lite.models.default.spec import NO_PICTURE
 from imc_lite.models.greedy import greedy, log_softmax
-from imc_lite.models.onnx_sessions import Sessions, calibrated
+from imc_lite.models.onnx_sessions import CPU, Sessions, calibrated, open_session
 from imc_lite.models.remembered import remembered
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from imc_lite.pdc.remedies import LowRankMap
 
 # Tokens of a prompt without a picture whose part of the cache is kept; so far the prompts of question repair are fixed.
@@ -105,6 +108,28 @@ class OrtMLLM(BaseMLLM):
 
         tokens, stats = self.sessions["encoder"].run(["tokens", "stats"], {"pixels": preprocess(image)[None]})
         return Perception(tokens[0], stats[0])
+
+    def noise_statistics(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] RGB -> float32 [1664], what `perceive` gives as `stats`, from the blocks that they are read
+        from alone: what names noise needs no more. Of a bundle with an encoder of its own they come from a whole
+        pass."""
+        from imc_lite.models.default.preprocess import preprocess
+
+        packaged = self._has_packaged_encoder
+        session = self.sessions.made("shallow", self._open_shallow) if packaged else self.sessions["encoder"]
+        found: np.ndarray = session.run(["stats"], {"pixels": preprocess(image)[None]})[0][0]
+        return found
+
+    @cached_property
+    def _has_packaged_encoder(self) -> bool:
+        """Whether the encoder's graph is the package's, whatever its weights, so that the shallow one is a part of
+        it."""
+        graph = (resources.files("imc_lite.assets") / "encoder.onnx").read_bytes()
+        return self.bundle.files["encoder.onnx"]["sha256"] == sha256(graph).hexdigest()
+
+    def _open_shallow(self) -> InferenceSession:
+        weights, graph = self.bundle.file("encoder.bin"), resources.files("imc_lite.assets") / "shallow.onnx"
+        return open_session("shallow.onnx", graph.read_bytes(), self.sessions.threads, [CPU], folder=weights.parent)
 
     def calibrate(self, tokens: np.ndarray, low_rank_map: LowRankMap) -> np.ndarray:
         """float32 [N, D] -> float32 [N, D], through one map of the model's prototypes."""

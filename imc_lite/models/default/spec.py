@@ -80,6 +80,11 @@ class EncoderSpec:
         return tuple(found)
 
     @property
+    def shallow_blocks(self) -> tuple[Block, ...]:
+        """Blocks up to the last one whose statistics are read."""
+        return self.blocks[: max(self.taps) + 1]
+
+    @property
     def tap_channels(self) -> tuple[int, ...]:
         """Channels of the depths whose statistics are read: the stem, then each tapped block."""
         return (self.stem, *(block.outputs for block in self.blocks if block.tapped))

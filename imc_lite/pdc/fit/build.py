@@ -22,7 +22,7 @@ from imc_lite.noise.as_met import apply_as_met
 from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.planes import REFERENCE
 from imc_lite.noise.registry import BANK_VERSION
-from imc_lite.pdc.features import QUADRANTS, features
+from imc_lite.pdc.features import QUADRANTS, features, noise_statistics
 from imc_lite.pdc.fit.bias_field import fit_bias_field
 from imc_lite.pdc.fit.crossfit import draw_folds
 from imc_lite.pdc.fit.discriminant import (
@@ -252,15 +252,22 @@ def observe(
         ImcError: the picture cannot be read, or the encoder's values for it are no numbers or beyond half precision.
     """
 
-    def perceive(picture: np.ndarray) -> Perception:
-        seen = model.perceive(picture)
+    def check(stats: np.ndarray, tokens: np.ndarray | float = 0.0) -> None:
         # In half precision, as the maps are fitted, one such value would be infinite and spoil every map.
-        if not ((np.abs(seen.tokens) <= HALF).all() and np.isfinite(seen.stats).all()):
+        if not ((np.abs(tokens) <= HALF).all() and np.isfinite(stats).all()):
             raise ImcError(
                 f"for {shown(path)} or a noisy copy of it the encoder gives values that are no numbers or beyond "
                 f"{HALF:,.0f}, to which nothing can be fitted; leave that picture out"
             )
+
+    def perceive(picture: np.ndarray) -> Perception:
+        seen = model.perceive(picture)
+        check(seen.stats, seen.tokens)
         return seen
+
+    def statistics(picture: np.ndarray) -> np.ndarray:
+        check(stats := noise_statistics(model, picture))
+        return stats
 
     image = load_image(path, window=window)
     # Examples of what is out of distribution are made at the reference size, as they always were.
@@ -275,7 +282,7 @@ def observe(
     ]
     seen = [perceive(picture) for picture in (image, *met, *(restore_for(model, met[i], *NAMED[i]) for i in RESTORED))]
     known, others = [p.stats for p in seen[1 : 1 + len(KNOWN)]], biased if model.statistics == QUADRANTS else []
-    own = _shallow([*known, *(perceive(p).stats for p in (*strange, *others))], model.statistics)
+    own = _shallow([*known, *map(statistics, (*strange, *others))], model.statistics)
     by_packaged = None
     if packaged is not None:
         by_packaged = _shallow([packaged.stats(p) for p in (*met[: len(KNOWN)], *strange, *biased)], QUADRANTS)
