@@ -17,6 +17,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 
 from imc_lite import IMC, ImcError, load_image
+from imc_lite.bundle.store import Bundle
 from imc_lite.cli.main import cli
 from imc_lite.gate.baseline import Baseline, Origin, load_baseline
 from imc_lite.gate.drift import Drift, compare
@@ -155,6 +156,25 @@ def test_threads_judge_side_by_side_and_alike(imc, default_bundle, folder):
     assert not both.model.sessions._made, "each thread has a session of its own"
     (one,) = judge(both, found[:1])
     assert one == next(judge(imc, found[:1])) and both.model.sessions._made, "a picture alone gets both threads"
+
+
+def test_nothing_is_fetched_or_written_to_inspect(default_bundle, folder, tmp_path):
+    """The default model's encoder is in the package: before its bundle is built, verdicts are those after it."""
+    given = ["inspect", str(folder), "--json", "--offline"]
+    kept = {name: str(tmp_path / name) for name in ("with", "without")}
+    there = CliRunner().invoke(cli, [*given, "--save-baseline", kept["with"]])
+    cache = {"IMC_LITE_CACHE": str(tmp_path / "cache")}
+    for threads in ("1", "2"):
+        options = ["--threads", threads, "--save-baseline", kept["without"]]
+        alone = CliRunner().invoke(cli, [*given, *options], env=cache)
+        assert (alone.exit_code, alone.stdout) == (there.exit_code, there.stdout) and there.stdout.count("\n") == 6
+        assert Path(kept["without"]).read_text() == Path(kept["with"]).read_text()
+    pictures = CliRunner().invoke(
+        cli, ["inspect", str(CHEST), "--html", str(tmp_path / "page"), "--offline"], env=cache
+    )
+    version = Bundle(default_bundle).version
+    assert pictures.exit_code == 0 and f"encoder of default, version {version};" in (tmp_path / "page").read_text()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_no_more_pictures_are_in_memory_than_said(imc):

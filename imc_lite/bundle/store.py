@@ -87,6 +87,16 @@ def default_bundle_folder() -> Path:
     return cache_folder() / bundle_name(cache_folder())
 
 
+def is_default_built() -> bool:
+    """Whether the default bundle is in the cache.
+
+    Raises:
+        ImcError: there is no place for a cache.
+    """
+    # Where there is none of any version, its name need not be known.
+    return any(cache_folder().glob("default-*")) and default_bundle_folder().is_dir()
+
+
 def ensure_default(
     offline: bool = False, source: Path | None = None, progress: bool = True, verify: bool = False
 ) -> Path:

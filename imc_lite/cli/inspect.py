@@ -70,7 +70,7 @@ def inspect(
     _check_outputs([csv, html, report], baseline)
     then = load_baseline(baseline) if baseline else None
     found = find_pictures(images)
-    imc = choice.open(prototypes=file)
+    imc = choice.open_encoder(file)
     origin = Origin.of(imc, **view) if baseline or save_baseline else None
     if baseline and then and origin:
         check_origin(then, origin, baseline)

@@ -81,6 +81,25 @@ class ModelChoice:
         self._use_threads(imc.model)
         return imc
 
+    def open_encoder(self, prototypes: Path | None = None) -> IMC:
+        """The model to inspect pictures with, which need not hold a language model.
+
+        Args:
+            prototypes: a file of `imc-lite prototypes build`, in the place of those that come with it.
+
+        Raises:
+            ImcError: it cannot be opened.
+        """
+        from imc_lite.models.open import open_encoder
+        from imc_lite.pdc.prototypes import prototypes_of
+        from imc_lite.pipeline import IMC
+
+        model = open_encoder(
+            self.model, device=self.device, quant=self.quant, threads=self.threads, offline=self.offline
+        )
+        self._use_threads(model)
+        return IMC(model, prototypes_of(model, prototypes), sms=False)
+
     def open_alone(self, threads: int | None = None) -> MLLM:
         """The model without what belongs to it, with so many threads, or those that were asked for.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from imc_lite.errors import ImcError, missing
 
@@ -62,6 +62,24 @@ def open_mllm(
     if quant != "auto" or device != "auto":
         raise ImcError("a loaded model stays where and as it is; leave device and quant out")
     return load.wrap(model, processor)
+
+
+def open_encoder(
+    name: str, *, device: str = "auto", quant: str = "auto", threads: int = 1, offline: bool = False
+) -> MLLM:
+    """A model that is only asked to name noise. Of the default one, whose bundle holds a language model that has to be
+    fetched, the package's own files do where that bundle is not there.
+
+    Args and errors are those of `open_mllm`.
+    """
+    if name == "default" and device != "cuda" and quant in ("auto", "none"):
+        from imc_lite.bundle.store import is_default_built
+
+        if not is_default_built():
+            from imc_lite.models.default.packaged import DefaultEncoder
+
+            return cast("MLLM", DefaultEncoder(threads))  # of what it lacks nothing is asked
+    return open_mllm(name, device=device, quant=quant, threads=threads, offline=offline)
 
 
 def is_checkpoint(name: str) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import ExitStack
+from functools import cached_property
 from hashlib import sha256
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
 from imc_lite.bundle.build import fill
 from imc_lite.bundle.weights import encoder_tensors, read_trained
+from imc_lite.models.base import BaseMLLM
 from imc_lite.models.default.preprocess import preprocess
 from imc_lite.models.default.spec import ENCODER
 from imc_lite.models.onnx_sessions import CPU, open_session, runtime
@@ -54,3 +58,47 @@ class PackagedEncoder:
     def stats(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] RGB -> shallow statistics float32 [1664], as the default model's `perceive` gives them."""
         return self._session.run(["stats"], {"pixels": preprocess(image)[None]})[0][0]
+
+
+class DefaultEncoder(BaseMLLM):
+    """The default model without its language model, from the package's own files: it names noise and answers nothing.
+
+    Implements of `imc_lite.models.base.MLLM` what `IMC.inspect` and `IMC.restore` ask for.
+    """
+
+    id: str = "default"
+    statistics: str = "quadrants"
+    runtime: tuple[str, ...] = ("onnxruntime",)
+
+    def __init__(self, threads: int = 1) -> None:
+        """Open it.
+
+        Args:
+            threads: that judge pictures side by side; one picture has one.
+
+        Raises:
+            ImcError: as `PackagedEncoder`.
+        """
+        self.threads, self._encoder = threads, PackagedEncoder()
+        self.identity = self._encoder.identity
+        self._files = ExitStack()  # of a package that lies in an archive they are temporary
+
+    @cached_property
+    def version(self) -> str:
+        """That of the default model's bundle."""
+        weights = resources.files("imc_lite.assets") / "default.safetensors"
+        return sha256(weights.read_bytes()).hexdigest()[:12]
+
+    def prototypes_file(self) -> Path:
+        """Those in the package."""
+        return self._files.enter_context(
+            resources.as_file(resources.files("imc_lite.assets") / "prototypes.safetensors")
+        )
+
+    def noise_statistics(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] RGB -> shallow statistics float32 [1664]."""
+        return self._encoder.stats(image)
+
+    def replicas(self) -> list[DefaultEncoder]:
+        """Itself for each thread: passes do not wait for one another."""
+        return [self] * self.threads
