@@ -124,6 +124,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # A plan of the memory of each length that a text can have is kept, and following it takes longer than having none.
+    options.enable_mem_pattern = False
     try:
         if weights is not None:
             options.add_external_initializers(list(weights), list(weights.values()))
