@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from imc_lite import IMC, ImcError, load_image
 from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, apply_to_image
 from imc_lite.pdc import build_prototypes, find_images
 from imc_lite.pdc.features import features
+from imc_lite.pdc.fit.build import fit_prototypes, observe_all
 from imc_lite.pdc.fit.discriminant import CONDITIONS, fit, fit_matcher
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.remedies import LowRankMap, Remedy
@@ -258,13 +260,14 @@ def test_only_maps_that_save_a_tenth_are_packaged(imc):
 
 
 @pytest.mark.slow
-def test_prototypes_build_from_a_folder(default_bundle, clean_pictures, tmp_path):
-    out = tmp_path / "ours.safetensors"
-    command = [sys.executable, "-m", "imc_lite"]
-    build = [*command, "prototypes", "build", "--images", clean_pictures, "-o", out]
-    assert subprocess.run(build, capture_output=True, check=False).returncode == 0
-    inspect = [*command, "inspect", IMAGES[0], "--prototypes", out, "--json"]
-    row = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+def test_prototypes_of_ones_own_for_the_default_model(default_model, clean_pictures, tmp_path):
+    """As the command builds them for other models (test_hf.py, test_own_model.py), from fewer pictures."""
+    with tempfile.TemporaryFile() as scratch:
+        seen = observe_all(default_model, find_images(clean_pictures)[:6], 0, 1, None, scratch)
+    ours = fit_prototypes(default_model, seen, 0, np.random.default_rng(0))
+    ours.save(tmp_path / "ours.safetensors")
+    inspect = [sys.executable, "-m", "imc_lite", "inspect", IMAGES[0], "--prototypes", tmp_path / "ours.safetensors"]
+    row = json.loads(subprocess.run([*inspect, "--json"], capture_output=True, check=True).stdout)
     assert row["noise"]["kind"] in ("clean", "unknown", *IMAGE_KINDS, *FURTHER_KINDS)
 
 
