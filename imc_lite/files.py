@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 import sys
@@ -154,7 +153,7 @@ def is_at(handle: int, path: Path) -> bool:
 
 def _replace(target: Path, write: Callable[[BinaryIO], object]) -> None:
     before = _look(target)
-    temporary = target.with_name(f".imc-lite-{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".imc-lite-{os.urandom(8).hex()}.part")
     # Not `tempfile`: its files are for their owner alone, an output has the permissions that the user's umask gives.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:

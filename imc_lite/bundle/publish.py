@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def work_folder(destination: Path, remedy: str) -> Iterator[Path]:
     Raises:
         ImcError: it cannot be made, or what is written there fails with OSError; `remedy` says what to do.
     """
-    work = destination.parent / f"{PREFIX}{secrets.token_hex(6)}"
+    work = destination.parent / f"{PREFIX}{os.urandom(6).hex()}"
     try:
         _clean(destination.parent)
         # Not `tempfile`: its folders are for their owner alone, and another user may run this one.

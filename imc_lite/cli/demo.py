@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import webbrowser
 
 import click
 
@@ -30,6 +29,8 @@ def demo(port: int, browser: bool, choice: ModelChoice) -> None:
     def ready(url: str) -> None:
         click.echo(f"imc-lite: the page is {url}/#demo, Ctrl-C ends it", err=True)
         if browser:
+            import webbrowser  # here, so that no other command waits for it
+
             # A browser in the terminal would keep whoever opens it waiting.
             threading.Thread(target=webbrowser.open, args=(f"{url}/#demo",), daemon=True).start()
 
