@@ -50,6 +50,23 @@ def test_order_ids_and_errors(default_bundle, folder):
 
 
 @pytest.mark.slow
+def test_cases_from_stdin(default_bundle, folder):
+    """Pictures then lie where the command is run; a run that was cut off goes on with the same cases."""
+
+    def answer(cases: str, sent: bytes = b"", *more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "imc_lite", "answer", "--batch", cases, "--no-timings", *more]
+        return subprocess.run(command, input=sent, capture_output=True, cwd=folder, check=False)
+
+    sent, rows, out = (folder / "cases.jsonl").read_bytes(), answer("cases.jsonl").stdout, folder / "out.jsonl"
+    assert answer("-", sent).stdout == rows and rows.count(b"\n") == 7
+    out.write_bytes(rows[: len(rows) // 2])
+    assert answer("-", sent, "-o", "out.jsonl").returncode == 0 and out.read_bytes() == rows
+    none = answer("-", b"", "-o", "out.jsonl")
+    assert none.returncode == 2 and b"imc-lite: - holds no case" in none.stderr and none.stderr.count(b"\n") == 1
+    assert out.read_bytes() == rows
+
+
+@pytest.mark.slow
 def test_rows_say_what_they_are_an_answer_to(default_bundle, folder, documented_fields):
     """As docs/json.md says it; the same on every run, and different for every case."""
     rows = [json.loads(line) for line in run(folder).stdout.splitlines()]

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ PARQUET = ".parquet"
 
 @contextlib.contextmanager
 def open_cases(path: Path) -> Iterator[Cases]:
-    """The cases of a JSONL or Parquet file. Blank lines are none; a byte order mark is passed over.
+    """The cases of a JSONL or Parquet file, or on stdin where `path` is "-". Blank lines are none; a byte order mark is
+    passed over.
 
     Raises:
         ImcError: it cannot be read, is not UTF-8 text or Parquet, or holds no case.
@@ -46,6 +48,8 @@ def open_cases(path: Path) -> Iterator[Cases]:
 
 def _open(path: Path) -> BinaryIO:
     """Open for reading twice; what comes through a pipe is kept in a file meanwhile."""
+    if str(path) == "-":
+        return _kept(sys.stdin.buffer)
     try:
         mode = os.stat(path).st_mode
         file = open(path, "rb")  # noqa: SIM115
@@ -54,12 +58,17 @@ def _open(path: Path) -> BinaryIO:
         with file:
             if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or file.isatty()):
                 raise _cannot_read(path, "a device")
-            kept = tempfile.TemporaryFile()  # noqa: SIM115
-            shutil.copyfileobj(file, kept)
-            kept.seek(0)
-            return kept
+            return _kept(file)
     except (OSError, ValueError) as error:
         raise _cannot_read(path, getattr(error, "strerror", None) or "no file name") from error
+
+
+def _kept(stream: BinaryIO) -> BinaryIO:
+    """All that a stream has, in a file."""
+    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+    shutil.copyfileobj(stream, kept)
+    kept.seek(0)
+    return kept
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

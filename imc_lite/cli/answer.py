@@ -19,7 +19,9 @@ from imc_lite.upstream.errors import UpstreamUnavailable
 @click.command()
 @click.argument("image", required=False)
 @click.argument("questions", nargs=-1, metavar="[QUESTION]...")
-@click.option("--batch", type=click.Path(path_type=Path), help='JSONL or Parquet: {"id", "image", "question"} rows.')
+@click.option(
+    "--batch", type=click.Path(path_type=Path), help='JSONL (- is stdin) or Parquet of {"id", "image", "question"}.'
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the batch's rows here; resumes.")
 @click.option("--no-timings", is_flag=True, help="Leave the times out of a batch's rows: same rows, same bytes.")
 @click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help="Answer a batch on a Ray cluster.")
