@@ -18,6 +18,7 @@ from sets import load_sets
 from imc_lite.bench.data import Case
 from imc_lite.bench.findings import facts
 from imc_lite.files import write_atomically
+from imc_lite.images.grey import is_grey
 from imc_lite.images.load import load_image
 
 SIDE, QUALITY = 640, 85
@@ -112,7 +113,7 @@ def draw(case: Case) -> int:
 def small(path: Path) -> bytes:
     """A picture as JPEG, its longer side at most 640."""
     pixels = load_image(path)
-    picture = Image.fromarray(pixels[..., 0] if (pixels[..., :1] == pixels).all() else pixels)
+    picture = Image.fromarray(pixels[..., 0] if is_grey(pixels) else pixels)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)

@@ -87,14 +87,19 @@ def default_bundle_folder() -> Path:
     return cache_folder() / bundle_name(cache_folder())
 
 
-def is_default_built() -> bool:
-    """Whether the default bundle is in the cache.
+def find_default() -> Path | None:
+    """The default bundle's folder; None where it is not in the cache.
 
     Raises:
         ImcError: there is no place for a cache.
     """
-    # Where there is none of any version, its name need not be known.
-    return any(cache_folder().glob("default-*")) and default_bundle_folder().is_dir()
+    if not any(cache_folder().glob("default-*")):  # there is none of any version: its name need not be known
+        return None
+    folder = default_bundle_folder()
+    if not os.path.isdir(folder):
+        return None
+    keep_name(folder.parent, folder.name)
+    return folder
 
 
 def ensure_default(

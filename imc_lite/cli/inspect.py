@@ -116,7 +116,7 @@ def inspect(
 
 def _with_bar(verdicts: Iterator[Judged], total: int) -> Iterator[Judged]:
     """The verdicts, and on a terminal how far they are, if there are several."""
-    if total == 1:  # which spares a start the import
+    if total < 2:  # which spares a start the import
         yield from verdicts
         return
     from tqdm import tqdm
@@ -129,7 +129,7 @@ def _with_bar(verdicts: Iterator[Judged], total: int) -> Iterator[Judged]:
 
 def _above_bar(total: int) -> AbstractContextManager[object]:
     """While it is open, what is written does not break the bar of `_with_bar`."""
-    if total == 1:
+    if total < 2:
         return nullcontext()
     from tqdm import tqdm
 

@@ -73,12 +73,14 @@ def open_encoder(
     Args and errors are those of `open_mllm`.
     """
     if name == "default" and device != "cuda" and quant in ("auto", "none"):
-        from imc_lite.bundle.store import is_default_built
+        from imc_lite.bundle.store import find_default
 
-        if not is_default_built():
+        folder = find_default()
+        if folder is None:
             from imc_lite.models.default.packaged import DefaultEncoder
 
             return cast("MLLM", DefaultEncoder(threads))  # of what it lacks nothing is asked
+        name = str(folder)  # so that it is not looked for again
     return open_mllm(name, device=device, quant=quant, threads=threads, offline=offline)
 
 

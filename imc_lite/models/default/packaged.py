@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imc_lite.bundle import contents
 from imc_lite.bundle.build import fill
 from imc_lite.bundle.weights import encoder_tensors, read_trained
 from imc_lite.models.base import BaseMLLM
@@ -86,14 +87,14 @@ class DefaultEncoder(BaseMLLM):
     @cached_property
     def version(self) -> str:
         """That of the default model's bundle."""
-        weights = resources.files("imc_lite.assets") / "default.safetensors"
-        return sha256(weights.read_bytes()).hexdigest()[:12]
+        return contents.sha256(self._asset("default.safetensors"))[:12]
 
     def prototypes_file(self) -> Path:
         """Those in the package."""
-        return self._files.enter_context(
-            resources.as_file(resources.files("imc_lite.assets") / "prototypes.safetensors")
-        )
+        return self._asset("prototypes.safetensors")
+
+    def _asset(self, name: str) -> Path:
+        return self._files.enter_context(resources.as_file(resources.files("imc_lite.assets") / name))
 
     def noise_statistics(self, image: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] RGB -> shallow statistics float32 [1664]."""
