@@ -5,6 +5,7 @@ python recipes/tables.py
 
 from __future__ import annotations
 
+import argparse
 import re
 
 import committed
@@ -89,6 +90,7 @@ def fill(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # it takes none
     for name in PAGES:
         page = committed.ROOT / name
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -75,7 +75,7 @@ def figures() -> str:
         f"severities 2 to 5. Of noises that are in no bank, ghosting is called clean in "
         f"{percent(unseen['ghosting']['clean'])} of pictures, occlusion in {percent(unseen['occlusion']['clean'])}.",
         f"Clean input: {found['clean_pictures_with_identical_tokens']} of {pictures} pictures pass bit by bit, "
-        f"{percent(clean['unchanged'] / clean['questions'])} of the questions unchanged. "
+        f"{percent(clean['unchanged'] / clean['questions'])} of {clean['questions']} other questions unchanged. "
         f"Of the noises and severities measured, {worse} with IMC than without, beyond chance.",
         f"Looking: {percent(template['image'])} of template questions are answered right, {percent(template['blank'])} "
         f"with a blank picture. Findings that it was trained on, in other words and on other pictures (of other "

@@ -36,7 +36,7 @@ WRITTEN_OUT = {
 NAMED = {
     "hypxdense", "hyprtension", "hyptension", "hypthyroidism", "hypechoic", "hypintense", "aduction", "ilum", "illium",
     "ileam", "nilateral", "uilateral", "ight", "on", "nno", "uretr", "urethr", "peroeal", "medal", "prostrate",
-    "humorous", "tibula",
+    "humorous", "tibula", "prednislone", "diapysis", "iliary", "arotid", "fcal", "stome", "hypoxmia", "polp",
 }  # fmt: skip
 
 

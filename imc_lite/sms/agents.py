@@ -35,7 +35,10 @@ from imc_lite.sms.verifier import REPAIR, posterior, weigh
 ALARM = 0.9  # above this the assessor has known words doubted too
 DAMAGED = 0.5  # above this lost words are looked for: the model's own verdict
 FOREIGN = "its words are not English ones, and only English questions are repaired"
-SPENT = "it is too long or too damaged to be checked in full; what is not among the edits was left as it was asked"
+SPENT = (
+    "the work that a question is given was spent before all of it was checked; what is not among the edits was left as "
+    "it was asked"
+)
 
 
 @dataclass
@@ -78,10 +81,13 @@ def repair(
     if not is_english(question, lexicon):
         return QuestionReport(question, question, checked=False, reason=FOREIGN)
     if in_capitals(question):
-        small = repair(model, question.capitalize(), lexicon, rewrites, deadline)
+        lowered = question.capitalize()
+        small = repair(model, lowered, lexicon, rewrites, deadline)
         edits = tuple(replace(e, source=e.source.upper(), target=e.target.upper()) for e in small.edits)
         unsure = tuple(word.upper() for word in small.unsure)
-        return QuestionReport(question, small.repaired.upper(), edits, unsure, small.checked, small.reason)
+        # Not every word comes back from small letters as it was: "ẞ" becomes "SS".
+        repaired = question if small.repaired == lowered else small.repaired.upper()
+        return QuestionReport(question, repaired, edits, unsure, small.checked, small.reason)
     metered = Metered(model, deadline=deadline)
     found = repair_words(metered, question, lexicon)
     if rewrites and found.unsure and not found.spent:

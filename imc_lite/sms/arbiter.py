@@ -9,8 +9,9 @@ import numpy as np
 
 from imc_lite.results import Edit
 from imc_lite.sms import guard
-from imc_lite.sms.lexicon import Lexicon
+from imc_lite.sms.lexicon import EARLIER, Lexicon
 from imc_lite.sms.metered import Metered
+from imc_lite.sms.opposites import NEAR
 from imc_lite.sms.proposers import Candidate, propose_at
 from imc_lite.sms.text import Word, cased
 from imc_lite.sms.verifier import posterior, weigh_places
@@ -24,6 +25,9 @@ SURE_BESIDE_GUARDED = 0.99  # one that passes over a guarded word as near
 MOST, MOST_OF_COMMON = 8, 4  # candidates that the model weighs; the ninth was never right
 DEARER = 3.0  # than the cheapest one, at most
 SHORTEST, SHORT = 2, 4  # letters of a word that may be an abbreviation, and of one that no list knows
+# A damaged word of fewer letters than LONG is sooner a term that no list has than a general word from this rank on.
+SELDOM, LONG = EARLIER + 8_000, 8
+ALTERNATIVES = ("or", "and", "vs", "versus")
 _VOWEL = re.compile(r"[aeiouy\d]")
 
 
@@ -54,10 +58,17 @@ def settle(
     else:
         near = _near(source, found, lexicon)
         chosen, likely = _weighed(model, words, at, likeliest, near, _cost_of_keeping(source, lexicon))
-        permitted = chosen is not None and likely >= SURE and _permitted(source, chosen, likely, found, lexicon)
+        permitted = (
+            chosen is not None
+            and likely >= SURE
+            and _permitted(source, chosen, likely, found, lexicon)
+            and not _repeats(words, at, chosen.text)
+        )
         edit = _edit(word, chosen, likely, at) if chosen is not None and permitted else None
     if edit is not None:
         words[at].core = edit.target
+        if edit.reason == "shorthand" and at + 1 < len(words) and words[at + 1].core[:1].islower():
+            words[at].tail = words[at].tail.removeprefix(".")  # it was the short form's own: "the ant. horn"
     return edit, chosen is not None
 
 
@@ -75,9 +86,14 @@ def _written_out(
     """A short form by its one reading, or by the one that the model finds far likelier where none is guarded."""
     word = words[at].core
     source = word.lower()
+    chosen: Candidate | None
     if len(found) == 1:
-        allowed = guard.allowed(source, found[0].text, [], known=False)
-        return _edit(word, found[0], 1.0, at) if allowed else None
+        chosen, likely, only = found[0], 1.0, found[0]
+        if any(guard.protected(w) for w in only.text.split()):
+            # "a red ant bite": what is written out says where, or how, so the model must find that it belongs there.
+            chosen, likely = _weighed(model, words, at, likeliest, found, KEEP_UNKNOWN)
+        allowed = chosen is not None and likely >= SURE and guard.allowed(source, chosen.text, [], known=False)
+        return _edit(word, chosen, likely, at) if chosen is not None and allowed else None
     # "r" asks where `assessor` lets it through, and is a side elsewhere.
     if source != "r" and any(guard.protected(w) for c in found for w in c.text.split()):
         return None
@@ -113,11 +129,31 @@ def _permitted(source: str, target: Candidate, likely: float, found: Sequence[Ca
         return False
     if len(source) <= SHORT and not _VOWEL.search(source) and target.text not in lexicon.domain:
         return False
+    # A digit among letters was misread, so that it is no word that is missing in the lists.
+    if source.isalpha() and not lexicon.known(source) and _far_fetched(source, target, others, lexicon):
+        return False
     if guarded and likely < SURE_BESIDE_GUARDED:
         return False
     rivals = [c.text for c in others if c.slip <= target.slip + 1]
     known = lexicon.known(source)
     return guard.allowed(source, target.text, rivals, known) and not guard.ambiguous(source, target.text, lexicon)
+
+
+def _far_fetched(source: str, target: Candidate, others: Sequence[Candidate], lexicon: Lexicon) -> bool:
+    """Whether a word that no list has is sooner another one, or a term or an abbreviation that is missing there."""
+    if target.text in lexicon.domain or target.text in lexicon.terms:
+        near = [c.text for c in others if c.text in lexicon.terms and c.cost <= target.cost + NEAR]
+        return target.text in lexicon.terms and any(not guard.same_stem(text, target.text) for text in near)
+    if len(source) <= SHORT or (len(source) < LONG and lexicon.rank[target.text] >= SELDOM):
+        return True
+    return any(c.text in lexicon.terms and c.cost <= target.cost + NEAR for c in others)
+
+
+def _repeats(words: list[Word], at: int, text: str) -> bool:
+    """Whether a word would become the very one that it is an alternative to: "ct or cr" asks no "ct or ct"."""
+    cores = [word.core.lower() for word in words]
+    before = at >= 2 and cores[at - 1] in ALTERNATIVES and cores[at - 2] == text
+    return before or (at + 2 < len(cores) and cores[at + 1] in ALTERNATIVES and cores[at + 2] == text)
 
 
 def _cost_of_keeping(source: str, lexicon: Lexicon) -> float:

@@ -21,6 +21,17 @@ ASSESS = "Is this question damaged? {}"
 SURPRISE = -3.0  # log-probability below which a known word is doubted by a model that finds the question damaged
 SUSPECTS = 2  # known words that are doubted then
 ALSO_UNITS = frozenset(["nl", "u"])  # short forms that are units where a number stands before them
+# What is no damaged or short form beside one of these words: the sacroiliac joint, the lumbosacral, thoracic and
+# cervical spine, digital radiography, intramuscular or intravenous, the right eye and the left.
+BESIDE = {
+    "si": ("joint", "joints"),
+    "ls": ("spine", "junction"),
+    "ts": ("spine",),
+    "cs": ("spine",),
+    "dx": ("image", "images", "system", "detector", "modality"),
+    "im": ("iv", "injection", "injections"),
+    "od": ("os",),
+}
 # A reading of "r" that asks needs one of these behind it: "r the lungs clear?", but "r lung clear?"
 SUBJECTS = guard.LITTLE | {"any", "all", "both", "you"}
 
@@ -49,6 +60,7 @@ def suspects(model: Metered, words: list[Word], starts: Sequence[int], lexicon: 
         if not guard.protected(words[i].core.lower())
         and words[i].core.lower() not in lexicon.rare
         and not _symbol(words, i)
+        and not _belongs(words, i)
     ]
     return sorted(i for i in sorted(free, key=likely.__getitem__)[:SUSPECTS] if likely[i] < SURPRISE)
 
@@ -69,11 +81,20 @@ def _strange(words: Sequence[Word], at: int, lexicon: Lexicon) -> bool:
         return False  # "r the lungs clear?" asks "are", "r lung clear?" may mean the right one
     if core in ALSO_UNITS and behind_number(before):  # "5 nl" is no normal
         return False
+    if _belongs(words, at):
+        return False
     if core in READINGS and word.core in (core, core.capitalize()) and (len(core) > 1 or word.core == core):
         return True
     if not any(c.isalpha() for c in core) or guard.protected(core):
         return False
     return not _symbol(words, at) and not lexicon.common(core)
+
+
+def _belongs(words: Sequence[Word], at: int) -> bool:
+    """Whether a short form stands beside what it goes with; "iv or im" and "od and os" are two words apart."""
+    near = (i for i in (at - 2, at + 1, at + 2) if 0 <= i < len(words))
+    wanted = BESIDE.get(words[at].core.lower(), ())
+    return any(words[i].core.lower() in wanted for i in near)
 
 
 def _symbol(words: Sequence[Word], at: int) -> bool:

@@ -101,7 +101,7 @@ def allowed(source: str, target: str, others: list[str], known: bool) -> bool:
     if not wanted:
         return True
     # An intact word never becomes a protected one, and a damaged one only if nothing else is as near.
-    rivals = [other for other in others if _stem(other) != _stem(target)]
+    rivals = [other for other in others if not same_stem(other, target)]
     return not known and not any(protected(w) for rival in rivals for w in rival.split())
 
 
@@ -138,6 +138,7 @@ def ambiguous(source: str, target: str, lexicon: Lexicon) -> bool:
     return False
 
 
-def _stem(word: str) -> str:
+def same_stem(word: str, other: str) -> bool:
     """Rib and ribs are no two readings."""
-    return word.removesuffix("s").removesuffix("e")
+    first, second = (w.removesuffix("s").removesuffix("e") for w in (word, other))
+    return first == second

@@ -42,6 +42,8 @@ _GROUPS = (
     "increased decreased", "increasing decreasing", "larger smaller", "bigger smaller", "mucus mucous",
     "ascending descending", "adduct abduct", "adducted abducted", "abductor adductor", "abductors adductors",
     "jejunum ileum", "cervix cervical", "sensory motor", "infection injection", "ingestion injection",
+    "prednisone prednisolone", "diaphysis dialysis", "carotid parotid",
+    "focal fecal facial fetal", "stone stoma", "stones stomas", "hypoxia hypoxemia", "nervous nevus venous",
     "myeloma myoma", "lipoma lymphoma", "osteoma ostoma", "papilla patella", "palpation palpitation", "aural oral",
 )  # fmt: skip
 MARGIN, MARGIN_OF_A_PAIR = 3.5, 4.0  # nats, of `imc_lite.sms.channel`
@@ -49,7 +51,8 @@ NEAR = 1.0  # nats that a word may lie above another and still be as near
 # Other things, of which one is far seldomer meant: they are in the way only where they are as near.
 _ALIKE = (
     "atypical apical typical", "contusion confusion", "hematoma hepatoma", "inflammation inflation",
-    "arthritis arteritis", "hypoxia hyperoxia", "tongue tone",
+    "arthritis arteritis", "hypoxia hyperoxia", "tongue tone", "node nodule", "nodes nodules",
+    "biliary ciliary miliary",
 )  # fmt: skip
 _PAIRS: dict[str, dict[str, float]] = {}
 for _groups, _margin in ((_ALIKE, NEAR), (_GROUPS, MARGIN_OF_A_PAIR)):
