@@ -108,6 +108,30 @@ def test_a_noisy_picture_and_a_garbled_question(page, noisy):
     assert page["timings"].text.count(" ms") == 7 and page["sure"].is_displayed() and "all" in page["timings"].text
 
 
+@pytest.mark.parametrize(
+    ("original", "edits", "marked"),
+    [
+        (
+            "Is there fluid in teh lungs or the heart?",
+            [("teh", "the")],
+            "Is there fluid in [teh the] lungs or the heart?",
+        ),
+        ("Is teh is teh?", [("teh", "the"), ("teh", "the")], "Is [teh the] is [teh the]?"),
+        ("Any  (fx)\nw/ shift?", [("fx", "fracture"), ("w/", "with")], "Any  ([fx fracture])\n[w/ with] shift?"),
+        ("Is it?", [("gone", "there")], "as repaired"),
+    ],
+)
+def test_repairs_are_marked_where_they_were_made(page, original, edits, marked):
+    report = {"original": original, "repaired": "as repaired", "edits": [{"from": a, "to": b} for a, b in edits]}
+    shown = page.run(
+        "const box = document.createElement('p'); box.append(...marked(arguments[0]));"
+        "for (const d of box.querySelectorAll('del')) d.prepend('[');"
+        "for (const i of box.querySelectorAll('ins')) i.append(']'); return box.textContent",
+        report,
+    )
+    assert shown == marked
+
+
 def test_a_clean_picture_is_left_alone(page, chest, noisy):
     page.choose(chest)
     assert page["verdict"].text.startswith("clean") and not page["restored"].is_displayed()

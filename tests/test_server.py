@@ -48,7 +48,9 @@ class Host(BaseHTTPRequestHandler):
             self.send_header("Location", "/picture.jpg")
             self.end_headers()
             return
-        self.send_response(200 if self.path in ("/picture.jpg", "/large") else 404)
+        self.send_response(200 if self.path in ("/picture.jpg", "/large", "/cut") else 404)
+        if self.path == "/cut":
+            self.send_header("Content-Length", str(len(self.picture) + 1))
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(self.picture if self.path != "/large" else bytes(3 << 20))
@@ -118,7 +120,7 @@ def test_streaming_says_the_same(client, server, picture):
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == whole.choices[0].message.content and len(chunks) >= 4
     assert chunks[-2].choices[0].finish_reason == "stop" and same(chunks[-2].imc, whole.imc)
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage == whole.usage and len({c.created for c in chunks}) == 1
     status, headers, raw = server.send("/v1/chat/completions", {**options, "stream": True})
     assert status == 200 and headers.get_content_type() == "text/event-stream"
     assert raw.endswith("\n\ndata: [DONE]\n\n") and all(e.startswith("data: ") for e in raw.split("\n\n") if e)
@@ -168,7 +170,8 @@ def test_our_options_and_an_answer_cut_short(client, picture):
 
 
 def test_the_picture_may_stand_in_an_earlier_turn(client, imc, chest, picture):
-    turns = [*ask(picture, "What is this?"), {"role": "assistant", "content": "an x-ray"}]
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}  # of others nothing is read
+    turns = [*ask(picture, "What is this?"), {"role": "assistant", "content": "an x-ray"}, refusal]
     turns += [{"role": "user", "content": "What body part is shown?"}]
     got = client.chat.completions.create(model="default", messages=turns)
     assert got.choices[0].message.content == imc.answer(chest, "What body part is shown?").answer
@@ -242,9 +245,10 @@ def wide() -> str:
 
 BAD = {
     "no json": (CHAT, b"{", 400, "JSON"),
-    "deep json": (CHAT, b"[" * 100_000, 400, ""),
-    "not utf-8": (CHAT, b'{"model": "\xff"}', 400, ""),
-    "empty": (CHAT, b"", 400, ""),
+    "deep json": (CHAT, b"[" * 100_000, 400, "send UTF-8 JSON"),
+    "not utf-8": (CHAT, b'{"model": "\xff"}', 400, "send UTF-8 JSON"),
+    "long number": (CHAT, b'{"seed": ' + b"9" * 5000 + b"}", 400, "send UTF-8 JSON"),
+    "empty": (CHAT, b"", 400, "no body"),
     "no messages": (CHAT, {"model": "default"}, 400, "messages"),
     "many messages": (CHAT, {"messages": [{"role": "user", "content": "hi"}] * 201}, 400, "messages"),
     "likeliest tokens alone": (CHAT, BASE | {"top_logprobs": 2}, 400, "logprobs: true"),
@@ -256,7 +260,10 @@ BAD = {
     "assistant last": (CHAT, {"messages": [*HI, {"role": "assistant", "content": "x"}]}, 400, "last message"),
     "no question": (CHAT, {"messages": ask(EMBEDDED, " \n")}, 400, "question is empty"),
     "long question": (CHAT, {"messages": ask(EMBEDDED, "x" * 3000)}, 400, "3,000 characters"),
-    "audio": (CHAT, user({"type": "input_audio"}), 400, "messages.0"),
+    "audio": (CHAT, user({"type": "input_audio"}), 400, "messages.0.content.0: the type must be one of"),
+    "no address": (CHAT, user({"type": "image_url"}), 400, "messages.0.content.0.image_url"),
+    "no text": (CHAT, user({"type": "text"}), 400, "messages.0.content.0.text"),
+    "number for content": (CHAT, {"messages": [{"role": "user", "content": 5}]}, 400, "messages.0.content: Input"),
     "tools": (CHAT, BASE | {"tools": [{"type": "function"}]}, 400, "tools is not supported"),
     "two choices": (CHAT, BASE | {"n": 2}, 400, "n: "),
     "no tokens": (CHAT, BASE | {"max_tokens": 0}, 400, "max_tokens"),
@@ -276,6 +283,7 @@ BAD = {
     "redirect": (INSPECT, {"image": f"{HOST}/moved"}, 400, "a redirect"),
     "gone": (INSPECT, {"image": f"{HOST}/gone"}, 400, "status 404"),
     "large file": (INSPECT, {"image": f"{HOST}/large"}, 400, "over 2 MiB"),
+    "cut file": (INSPECT, {"image": f"{HOST}/cut"}, 400, "broke off"),
     "odd url": (INSPECT, {"image": "http://[::1/x"}, 400, "cannot be read"),
     "empty repair": ("/v1/repair", {"question": ""}, 400, "empty"),
     "wrong path": ("/v1/nothing", {}, 404, "Not Found"),
@@ -512,6 +520,49 @@ def test_over_the_queue_and_over_the_time(strict, picture):
         slow.sendall(head.encode())
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
     assert strict.send("/v1/repair", {"question": "Is it?"}, headers)[0] == 200
+
+
+def test_a_connection_on_which_nothing_is_asked_is_closed(default_bundle, tmp_path):
+    server = Server(tmp_path, "--timeout", "1", "--no-pdc", "--no-sms")
+    address = (urlsplit(server.url).hostname, urlsplit(server.url).port)
+    began = time.monotonic()
+    silent, halting, kept = (socket.create_connection(address, 20) for _ in range(3))
+    halting.sendall(b"GET /healthz HTTP/1.1\r\nHost: x")
+    kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answered = kept.recv(4096)
+    kept.sendall(b"GET /hea")
+    for connection in (silent, halting, kept):
+        while connection.recv(4096):
+            pass
+        connection.close()
+    assert answered.startswith(b"HTTP/1.1 200") and time.monotonic() - began < 10
+    assert server.send("/healthz")[0] == 200 and server.stop() == 0
+    assert "Traceback" not in server.log and "unexpected" not in server.log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of descriptors to set")
+def test_more_connections_than_there_are_descriptors_for(default_bundle, tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+    try:
+        server = Server(tmp_path, "--no-pdc", "--no-sms")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    address = (urlsplit(server.url).hostname, urlsplit(server.url).port)
+    idle = [socket.create_connection(address, 20) for _ in range(200)]
+    for connection in idle:
+        connection.close()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):  # the system may have taken more of them than the server has
+            assert server.send("/healthz")[0] == 200
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("nobody is answered any more")
+    assert server.stop() == 0 and "Traceback" not in server.log and len(server.log) < 1000
 
 
 def test_what_runs_is_finished_before_the_end(default_bundle, tmp_path, picture):

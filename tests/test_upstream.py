@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -357,6 +358,10 @@ def test_a_stream_that_breaks_off_says_so(server, upstream):
     status, _, raw = post(server, {"messages": [{"role": "user", "content": CLEAN}], "stream": True})
     first, last = events_of(raw)
     assert status == 200 and first == FIRST and json.loads(last[6:])["error"]["code"] == "upstream_failed"
+    # In the midst of an event: what is left of it is thrown away, so that the error can be read.
+    first, last = stream(server, upstream, FIRST, b'data: {"id":')
+    assert first == FIRST and json.loads(last[6:])["error"]["code"] == "upstream_failed"
+    assert stream(server, upstream, FIRST, LAST, DONE.rstrip())[-1] == DONE
     said = b'data: {"error": {"message": "out of memory"}}\n\n'
     assert stream(server, upstream, FIRST, said) == [FIRST, said]
 
@@ -378,6 +383,62 @@ def test_the_upstreams_errors_come_as_they_are(status, body, kind, server, upstr
     got, headers, raw = post(server, {"messages": [{"role": "user", "content": CLEAN}]})
     assert (got, raw, headers["Content-Type"], headers["Retry-After"]) == (status, body, kind, "7")
     assert len(upstream.sent) == 1
+
+
+def raw(status_line: bytes, *headers: bytes) -> Callable[[Handler], object]:
+    """An upstream that sends just that."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(b"\r\n".join([b"HTTP/1.1 " + status_line, *headers, b"Content-Length: 2", b"", b"{}"]))
+
+    return answer
+
+
+UNUSUAL = {
+    "a status of nobody's": raw(b"600 Odd"),
+    "another": raw(b"999 Odd"),
+    "early hints": raw(b"103 Early Hints"),
+    "a compressed reply": raw(b"200 OK", b"Content-Type: application/json", b"Content-Encoding: gzip"),
+    "an error as a success": lambda handler: handler.whole(200, b'{"error": {"message": "no memory"}}'),
+    "a number that is none": lambda handler: handler.whole(200, b'{"choices": [], "big": 1e400}'),
+}
+
+
+@slow
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_cannot_be_handed_on_is_said_in_a_line(name, server, upstream):
+    upstream.answer = UNUSUAL[name]
+    status, _, data = post(server, {"messages": [{"role": "user", "content": CLEAN}], "imc": {"sms": False}})
+    error = json.loads(data)["error"]
+    assert status == 502 and error["code"] == "upstream_failed" and "\n" not in error["message"]
+
+
+@slow
+def test_a_header_that_cannot_be_sent_is_left_out_and_an_odd_count_counts_nothing(server, upstream):
+    odd = COMPLETION | {"usage": {"completion_tokens": 10**400}}
+    body = json.dumps(odd).encode()
+
+    def answer(handler: Handler) -> None:
+        lines = [b"HTTP/1.1 200 OK", b"Content-Type: application/json", b"X-Request-Id: a\r\n b"]
+        handler.wfile.write(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
+
+    upstream.answer = answer
+    status, headers, _ = post(server, {"messages": [{"role": "user", "content": CLEAN}], "imc": {"sms": False}})
+    assert status == 200 and "x-request-id" not in headers
+
+
+@slow
+def test_the_upstreams_key_stays_here(server, upstream):
+    refused = {"error": {"message": f"{UPSTREAM_KEY} is wrong"}}
+    upstream.answer = lambda handler: handler.whole(401, json.dumps(refused).encode())
+    body = {"messages": [{"role": "user", "content": CLEAN}], "imc": {"sms": False}}
+    status, headers, data = post(server, body)
+    assert status == 401 and "is wrong" in data.decode() and UPSTREAM_KEY not in data.decode()
+    assert "www-authenticate" not in headers, "by which the page tells it from a refusal of our own"
+    status, _, data = server.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+    assert status == 401 and UPSTREAM_KEY not in data.decode()
+    (event,) = stream(server, upstream, b"data: " + json.dumps(refused).encode() + b"\n\n")
+    assert b"is wrong" in event and UPSTREAM_KEY.encode() not in event
 
 
 @slow
@@ -419,6 +480,21 @@ def test_no_upstream_is_said_in_one_line(default_bundle, tmp_path, picture):
         assert server.send("/v1/inspect", {"image": picture})[2]["noise"]["kind"] == "clean"
     finally:
         server.stop()
+
+
+@slow
+def test_every_picture_must_be_gradable_where_that_is_asked_for(strict, upstream, strange, picture):
+    turns = [*ask(picture, "What is this?"), {"role": "assistant", "content": [{"type": "text", "text": "an x-ray"}]}]
+    asked = {"role": "user", "content": "And which body part?"}
+    assert strict.send(CHAT, {"messages": [*turns, asked]})[0] == 200
+    both = {"role": "user", "content": [*ask(strange, "hi")[0]["content"], *ask(picture, CLEAN)[0]["content"]]}
+    elsewhere = ask("http://127.0.0.1:9/x.png", "What is this?")
+    file = {"role": "user", "content": [{"type": "file", "file": {"file_data": picture}}]}
+    upstream.sent.clear()
+    for messages in ([*ask(strange, "hi"), asked], [both], [*elsewhere, asked], [file, asked]):
+        status, _, reply = strict.send(CHAT, {"messages": messages})
+        assert status == 422 and reply["error"]["code"] == "not_gradable" and "\n" not in reply["error"]["message"]
+    assert not upstream.sent
 
 
 @slow
@@ -506,17 +582,23 @@ def test_the_time_is_bounded_and_nothing_goes_on_after_it(server, upstream, tmp_
     status, _, raw = hasty.send(CHAT, body | {"stream": True})
     assert status == 200 and json.loads(events_of(raw.encode())[-1][6:])["error"]["code"] == "timeout"
     assert hasty.stop() == 0
-    # A client that leaves.
+    # Clients that leave.
+    upstream.answer = silent
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=20)
+    connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {KEY}"})
+    time.sleep(0.3)
+    connection.close()
+    upstream.answer = halting
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=20)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
     connection.request("POST", CHAT, json.dumps(body | {"stream": True}).encode(), headers)
     assert connection.getresponse().read(10) == FIRST[:10]
     connection.close()
     until = time.monotonic() + 10
-    while len(left) < 3:
+    while len(left) < 4:
         assert time.monotonic() < until, "the upstream still works for nobody"
         time.sleep(0.05)
-    assert left == [True] * 3
+    assert left == [True] * 4
 
 
 @slow
@@ -533,7 +615,8 @@ def test_its_own_description_and_page(strict):
     _, _, description = strict.send("/openapi.json")
     replies = description["paths"][CHAT]["post"]["responses"]
     assert {"200", "422", "502"} <= set(replies) and "HTTPValidationError" not in json.dumps(description)
-    assert "<title>" in strict.send("/")[2]
+    page = strict.send("/")[2]
+    assert "<title>" in page and 'id="wording-field" hidden' in page
 
 
 @slow

@@ -26,7 +26,7 @@ MOST_TOP_LOGPROBS = 20  # as in OpenAI's API
 LONGER = 3  # tokens that an answer may be longer than the expected one before it is cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Perception:
     """One encoder pass over one image.
 
@@ -55,14 +55,16 @@ class Generation:
 
     top_logprobs: where they were asked for, of each token of the text (the end token left out) the likeliest ones, the
         one that was written first.
+    cut: whether it was cut off before its end.
     """
 
     text: str
     logprobs: tuple[float, ...]
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()
+    cut: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextOnly:
     """An answer as it would be without the picture.
 
@@ -272,7 +274,8 @@ def versions(model: MLLM) -> dict[str, str]:
 
     from imc_lite import __version__
 
-    return {"imc_lite": __version__, **{name: import_module(name).__version__ for name in model.runtime}}
+    found = {name: getattr(import_module(name), "__version__", "unknown") for name in model.runtime}
+    return {"imc_lite": __version__, **found}
 
 
 def same_answer(said: str, expected: str) -> bool:

@@ -59,7 +59,7 @@ def create_app(pool: Pool, settings: Settings, log: Callable[[str], object]) -> 
     else:
         forward(app, pool, settings, settings.upstream, metrics)
     _looks(app, pool, settings, metrics)
-    _operation(app, pool, metrics)
+    _operation(app, pool, settings, metrics)
     handle_errors(app)
     app.openapi = lambda: describe(app, settings.api_key is not None)  # type: ignore[method-assign]
     return Guard(app, pool, metrics, settings, log)
@@ -161,7 +161,7 @@ def _models(app: FastAPI, pool: Pool) -> None:
         return JSONResponse(card(model))
 
 
-def _operation(app: FastAPI, pool: Pool, metrics: Metrics) -> None:
+def _operation(app: FastAPI, pool: Pool, settings: Settings, metrics: Metrics) -> None:
     """What whoever runs the server looks at."""
 
     @app.get("/healthz", response_model=schema.Health, responses=HEALTH, tags=["operation"])
@@ -175,7 +175,8 @@ def _operation(app: FastAPI, pool: Pool, metrics: Metrics) -> None:
         """Counts and times for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
-    html, policy = page()
+    # Another server's answers are not calibrated, so nothing is made of other wordings there.
+    html, policy = page(wording=settings.upstream is None)
 
     @app.get("/", response_class=HTMLResponse, tags=["operation"])
     async def index() -> Response:

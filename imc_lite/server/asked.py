@@ -8,9 +8,12 @@ from typing import Any, NoReturn
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from imc_lite.errors import shown
 from imc_lite.server import schema
 from imc_lite.server.errors import ApiError
 
+# Types of parts: where pictures are looked for, and such as hold none.
+READ = ("text", "image_url", "refusal", "input_audio")
 Place = tuple[dict[str, Any], str]  # an object, and the name under which something stands in it
 
 
@@ -53,6 +56,7 @@ class Asked:
         n = self._body.get("n")
         self.choices = n if isinstance(n, int) and n > 1 else 1
         self._text, self._picture = _places(self._body)
+        self._others = [place for place in _urls(_messages(self._body)) if place != self._picture]
 
     @property
     def model(self) -> str:
@@ -68,6 +72,16 @@ class Asked:
     def picture(self) -> str | None:
         """The URL of the last picture of that message; None where there is none."""
         return None if self._picture is None else self._picture[0][self._picture[1]]
+
+    @property
+    def others(self) -> list[str]:
+        """The URLs of all other pictures: of earlier messages, and beside that one."""
+        return [holder[name] for holder, name in self._others]
+
+    @property
+    def unread(self) -> list[str]:
+        """The types of parts in which a picture may stand that nobody here can look at."""
+        return [shown(part.get("type")) for part in _parts(_messages(self._body)) if part.get("type") not in READ]
 
     def put(self, question: str | None, picture: str | None) -> None:
         """Change the question, or the picture's URL; None leaves either as it is."""
@@ -115,27 +129,34 @@ def _options(body: dict[str, Any]) -> schema.ImcOptions:
 
 def _places(body: dict[str, Any]) -> tuple[Place | None, Place | None]:
     """Where the question stands, and where the URL of its picture."""
-    messages = body.get("messages")
-    asked = (
-        [m for m in messages if isinstance(m, dict) and m.get("role") == "user"] if isinstance(messages, list) else []
-    )
-    content = asked[-1].get("content") if asked else None
+    asked = [message for message in _messages(body) if message.get("role") == "user"][-1:]
+    content = asked[0].get("content") if asked else None
     if isinstance(content, str):
-        return (asked[-1], "content"), None
-    text: Place | None = None
-    picture: Place | None = None
-    for part in content if isinstance(content, list) else ():
-        if not isinstance(part, dict):
-            continue
-        if part.get("type") == "text" and isinstance(part.get("text"), str):
-            text = part, "text"
-        if part.get("type") == "image_url":
-            url = part.get("image_url")
-            if isinstance(url, str):
-                picture = part, "image_url"
-            elif isinstance(url, dict) and isinstance(url.get("url"), str):
-                picture = url, "url"
-    return text, picture
+        return (asked[0], "content"), None
+    texts = [part for part in _parts(asked) if part.get("type") == "text" and isinstance(part.get("text"), str)]
+    pictures = _urls(asked)
+    return (texts[-1], "text") if texts else None, pictures[-1] if pictures else None
+
+
+def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
+    messages = body.get("messages")
+    return [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+
+
+def _parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    contents = [content for m in messages if isinstance(content := m.get("content"), list)]
+    return [part for content in contents for part in content if isinstance(part, dict)]
+
+
+def _urls(messages: list[dict[str, Any]]) -> list[Place]:
+    places: list[Place] = []
+    for part in _parts(messages):
+        url = part.get("image_url") if part.get("type") == "image_url" else None
+        if isinstance(url, str):
+            places.append((part, "image_url"))
+        elif isinstance(url, dict) and isinstance(url.get("url"), str):
+            places.append((url, "url"))
+    return places
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -135,7 +134,7 @@ def _event(body: dict[str, Any]) -> str:
 
 
 def _head(ask: Ask, model: str, kind: str) -> dict[str, Any]:
-    return {"id": ask.id, "object": kind, "created": int(time.time()), "model": model}
+    return {"id": ask.id, "object": kind, "created": ask.created, "model": model}
 
 
 def _refusal(answered: Answered) -> str | None:

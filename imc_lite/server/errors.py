@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from imc_lite.errors import ImcError, shown
 from imc_lite.upstream.errors import UpstreamError
 
+NO_JSON = "the body cannot be read as JSON; send UTF-8 JSON, numbers of at most 4,300 digits, and not nested deeply"
 NO_ROUTE = "Not Found: questions go to /v1/chat/completions, and /openapi.json lists what else there is"
 
 
@@ -86,7 +88,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        return invalid(error.errors()[0]).response()
+        return invalid(_plainest(error.errors())).response()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -97,8 +99,8 @@ def handle_errors(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(sorted(own | ({"HEAD"} if "GET" in own else set())))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-        message = NO_ROUTE if error.status_code == 404 else str(error.detail)
+        code = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+        message = {400: NO_JSON, 404: NO_ROUTE}.get(error.status_code, str(error.detail))
         return ApiError(error.status_code, message, code=code, headers=headers).response()
 
     @app.exception_handler(Exception)
@@ -106,10 +108,22 @@ def handle_errors(app: FastAPI) -> None:
         return internal().response()
 
 
+def _plainest(faults: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first fault. Where that says that a value is no text, and others say what is wrong with it as a list, the one
+    that looked deepest: of content that may be either, pydantic tries text first."""
+    first = faults[0]
+    if first["type"] != "string_type":
+        return first
+    above = first["loc"][:-1]
+    return max((f for f in faults if f["loc"][: len(above)] == above), key=lambda f: len(f["loc"]))
+
+
 def invalid(fault: dict[str, Any]) -> ApiError:
     """The first of pydantic's faults; one is enough, and nothing but the name of a field is repeated of the input."""
     if fault["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON ({fault['ctx']['error']}); check it", code="invalid_request")
+    if fault["type"] == "missing" and len(fault["loc"]) == 1:
+        return ApiError(400, "the request has no body; send JSON", code="invalid_request")
     names = [str(part) for part in fault["loc"][1:]]
     # pydantic also names the member of a union that it tried.
     tried = ("list[", "tagged-union", "function-")

@@ -11,14 +11,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from imc_lite.errors import ImcError
+from imc_lite.results import ImageReport
 from imc_lite.server import schema
 from imc_lite.server.asked import Asked
 from imc_lite.server.budget import Budget
 from imc_lite.server.description import FORWARDED, FORWARDED_BODY, MODELS, STREAM
 from imc_lite.server.errors import ApiError, busy
-from imc_lite.server.mend import Mend, Mended, report
+from imc_lite.server.mend import Mend, report
 from imc_lite.server.metrics import Metrics
-from imc_lite.server.pictures import is_embedded, receive
+from imc_lite.server.pictures import Picture, is_embedded, receive
 from imc_lite.server.pool import Pool
 from imc_lite.server.relay import Row, events, exchange, whole, with_report
 from imc_lite.server.settings import Settings
@@ -55,7 +56,10 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
         mended = await pool.run(await _mend(asked, settings, budget), budget)
         if asked.picture is not None:
             metrics.count(asdict(mended.image))
-            _check_gradable(mended, settings)
+        if settings.refuse_ungradable:
+            if asked.picture is not None:
+                _check_gradable(mended.image)
+            await _check_others(asked, pool, settings, budget)
         asked.put(mended.question, mended.picture)
         began = time.perf_counter()
 
@@ -68,10 +72,10 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
         reply, body = await exchange(upstream, "POST", CHAT, asked.encoded(), budget)
         headers = _headers(reply)
         if not 200 <= reply.status < 300:
-            return Response(await whole(body), reply.status, headers)
+            return Response(upstream.without_key(await whole(body)), reply.status, headers)
         if headers.get("content-type", "").lower().startswith("text/event-stream"):
-            return StreamingResponse(events(body, asked.choices, row), reply.status, headers)
-        return Response(with_report(await whole(body), row), reply.status, headers)
+            return StreamingResponse(events(body, upstream, asked.choices, row), reply.status, headers)
+        return Response(with_report(await whole(body), upstream, row), reply.status, headers)
 
     async def listed(request: Request) -> tuple[Reply, bytes]:
         """As much as questions, these requests wait for the upstream: they take a place in the line."""
@@ -79,7 +83,7 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
             raise busy(pool.retry_after())
         try:
             reply, body = await exchange(upstream, "GET", "/models", None, request.state.budget)
-            return reply, await whole(body)
+            return reply, upstream.without_key(await whole(body))
         finally:
             pool.leave()
 
@@ -108,28 +112,50 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
 
 
 async def _mend(asked: Asked, settings: Settings, budget: Budget) -> Mend:
-    """What is to be done about a request. A picture elsewhere that this server may not or cannot fetch is not looked
-    at: the upstream may know it."""
-    options, picture, unseen = asked.options, None, None
+    """What is to be done about a request."""
+    picture, unseen = None, None
     if asked.picture is not None:
-        try:
-            picture = await receive(asked.picture, options, settings, budget)
-        except ImcError as error:
-            if is_embedded(asked.picture):
-                raise
-            unseen = f"not looked at: {error}"
-    return Mend(picture, unseen, asked.question, options.pdc, options.sms)
+        picture, unseen = await _receive(asked.picture, asked.options, settings, budget)
+    return Mend(picture, unseen, asked.question, asked.options.pdc, asked.options.sms)
 
 
-def _check_gradable(mended: Mended, settings: Settings) -> None:
-    if settings.refuse_ungradable and mended.image.gradable is not True:
-        why = mended.image.reason or "its noise was not looked for"
+async def _receive(
+    url: str, view: schema.View, settings: Settings, budget: Budget
+) -> tuple[Picture | None, str | None]:
+    """A picture, or why it is not looked at: the upstream may know one that this server may not or cannot fetch."""
+    try:
+        return await receive(url, view, settings, budget), None
+    except ImcError as error:
+        if is_embedded(url):
+            raise
+        return None, f"not looked at: {error}"
+
+
+async def _check_others(asked: Asked, pool: Pool, settings: Settings, budget: Budget) -> None:
+    """What is sent on as it is: pictures of earlier messages, and beside the last of its own.
+
+    Raises:
+        ApiError: one is not known to be gradable, or may stand where nobody can look.
+    """
+    for kind in asked.unread:
+        message = f"a part of type {kind} is not looked at, and no such picture is sent; send it as an image_url"
+        raise ApiError(422, message, code="not_gradable")
+    for url in asked.others:
+        picture, unseen = await _receive(url, schema.View(), settings, budget)
+        mended = await pool.run(Mend(picture, unseen, None, pdc=True, sms=False), budget)
+        _check_gradable(mended.image)
+
+
+def _check_gradable(image: ImageReport) -> None:
+    if image.gradable is not True:
+        why = image.reason or "its noise was not looked for"
         raise ApiError(422, f"the picture is not known to be gradable ({why}); take another", code="not_gradable")
 
 
 def _headers(reply: Reply) -> dict[str, str]:
+    """Those that concern the client; none that cannot be sent, such as one folded over two lines."""
     found = {name: reply.header(name) for name in PASSED}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value and value.isascii() and value.isprintable()}
 
 
 def _card(model: str) -> Row:

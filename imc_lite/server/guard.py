@@ -96,10 +96,9 @@ class Guard:
         works = scope["path"].startswith("/v1/")
         if works and scope["method"] != "OPTIONS":
             self._check_key(scope)
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self.app(scope, receive, send)
-            return True
         body = bytearray()
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return await self._run(scope, body, receive, send, budget)
         try:
             try:
                 await budget.wait(self._read(receive, body))

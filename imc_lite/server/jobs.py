@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Ask:
     max_risk: no answer that is likelier to be wrong.
     check_wording: whether every question is asked in other words too.
     emit: gets every answer as it grows.
+    created: seconds since 1970, the same in all chunks of a stream.
     """
 
     picture: Picture
@@ -70,6 +71,7 @@ class Ask:
     max_risk: float | None = None
     check_wording: bool = False
     emit: Callable[[Growth], object] | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
 
     def __call__(self, imc: IMC, deadline: Deadline) -> Answers:
         """All answers.

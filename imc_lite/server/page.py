@@ -8,9 +8,15 @@ import re
 from importlib import resources
 
 
-def page() -> tuple[str, str]:
-    """The page, and the Content-Security-Policy that lets only its own style and script run."""
+def page(wording: bool) -> tuple[str, str]:
+    """The page, and the Content-Security-Policy that lets only its own style and script run.
+
+    Args:
+        wording: whether questions can be asked in other words too.
+    """
     html = (resources.files("imc_lite.server") / "page.html").read_text(encoding="utf-8")
+    if not wording:
+        html = html.replace('id="wording-field"', 'id="wording-field" hidden')
     style, script = (_hash(re.search(rf"<{tag}>(.*?)</{tag}>", html, flags=re.S)) for tag in ("style", "script"))
     rules = {
         "default-src": "'none'",

@@ -141,4 +141,6 @@ def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, dea
                 raise ImcError(f"the picture has over {limit >> 20} MiB; scale it down first")
         # A connection that was cut looks like one that ended.
         deadline.check()
+        if response.length:
+            raise ImcError("the picture's host broke off before the picture was whole; ask again")
         return bytes(data)

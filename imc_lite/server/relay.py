@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from imc_lite.errors import shown
 from imc_lite.server.budget import Budget, inbox
 from imc_lite.server.errors import ApiError, internal, refused
 from imc_lite.upstream.client import Reply, Upstream, broken
 from imc_lite.upstream.errors import UpstreamError
-from imc_lite.upstream.told import NO_COMPLETION, Row, Told, read_object
+from imc_lite.upstream.told import NO_COMPLETION, Row, Told, error_message, read_object
 
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
@@ -58,23 +59,25 @@ async def whole(body: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([data async for data in body])
 
 
-def with_report(data: bytes, report: Callable[[Told], Row]) -> bytes:
-    """A chat completion with the report in it.
+def with_report(data: bytes, upstream: Upstream, report: Callable[[Told], Row]) -> bytes:
+    """A chat completion of `upstream` with the report in it.
 
     Raises:
-        UpstreamError: it is none.
+        UpstreamError: it is none; some servers send an error with the status of a success.
     """
-    told = Told()
-    if (said := read_object(data)) is None:
+    told, said = Told(), read_object(data)
+    if said is None:
         raise UpstreamError(NO_COMPLETION)
+    if said.get("error") and "choices" not in said:
+        raise UpstreamError(f"the upstream answers with an error: {shown(upstream.without_key(error_message(said)))}")
     told.take(said)
     return _json(said | {"imc": report(told)})
 
 
 async def events(
-    body: AsyncGenerator[bytes, None], choices: int, report: Callable[[Told], Row]
+    body: AsyncGenerator[bytes, None], upstream: Upstream, choices: int, report: Callable[[Told], Row]
 ) -> AsyncGenerator[bytes, None]:
-    """Server-sent events as they come; the last chunk with a choice carries the report.
+    """Server-sent events of `upstream` as they come; the last chunk with a choice carries the report.
 
     Where none says that it is the last, the report comes in a chunk of its own. What goes wrong is an event too.
     """
@@ -83,9 +86,15 @@ async def events(
         async for event, end in _split(body):
             data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
             said = read_object(data)
+            if not end:
+                # A reader throws an unfinished event away, and would take what follows for its rest.
+                if said is None and data != b"[DONE]":
+                    break
+                end = b"\n\n"
             if said is not None:
                 told.take(said)
                 done = done or "error" in said or told.ended(choices)
+                event = upstream.without_key(event) if "error" in said else event
             if not reported and said is not None and told.ended(choices):
                 reported = True
                 others = [line + b"\n" for line in event.splitlines() if not line.startswith(b"data:")]
@@ -122,4 +131,12 @@ async def _split(body: AsyncGenerator[bytes, None]) -> AsyncGenerator[tuple[byte
 
 
 def _json(body: Row) -> bytes:
-    return json.dumps(body).encode()
+    """JSON of what was read of the upstream.
+
+    Raises:
+        UpstreamError: a number in it is beyond what JSON readers hold.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError as error:
+        raise UpstreamError("the upstream's reply holds a number that is out of range; ask again") from error

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -21,6 +22,7 @@ from imc_lite.pipeline import IMC
 from imc_lite.server.app import create_app
 from imc_lite.server.guard import LAST_SECONDS, Guard
 from imc_lite.server.pool import Pool
+from imc_lite.server.protocol import protocol
 from imc_lite.server.settings import Settings
 from imc_lite.upstream.connection import is_loopback
 
@@ -82,7 +84,7 @@ def serve(
         say(f"serving on {url} with {workers} worker(s){before}")
         if settings.api_key is None and not is_loopback(host):
             say("anybody who reaches this address may ask; set IMC_LITE_API_KEY or --api-key-file")
-        server = _Server(create_app(pool, settings, say), settings.grace, end)
+        server = _Server(create_app(pool, settings, say), settings, end, say)
         if ready is not None:
             ready(url)
         server.run(sockets=[listening])
@@ -96,11 +98,19 @@ def serve(
 class _Server(uvicorn.Server):
     """uvicorn, with our signals and an end for requests that take too long."""
 
-    def __init__(self, guard: Guard, grace: float, on_signal: Callable[[int, FrameType | None], None]) -> None:
-        self.guard, self._grace, self._on_signal = guard, grace, on_signal
+    def __init__(
+        self,
+        guard: Guard,
+        settings: Settings,
+        on_signal: Callable[[int, FrameType | None], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.guard, self._grace, self._on_signal, self._say = guard, settings.grace, on_signal, say
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._said = -math.inf  # when a fault outside of requests was logged
         config = uvicorn.Config(
             guard,
+            http=protocol(settings.timeout),
             lifespan="off",
             ws="none",
             log_config=None,
@@ -108,7 +118,7 @@ class _Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             # Connections that are left then have had the error, or do not read it.
-            timeout_graceful_shutdown=math.ceil(grace + LAST_SECONDS),
+            timeout_graceful_shutdown=math.ceil(settings.grace + LAST_SECONDS),
         )
         super().__init__(config)
 
@@ -125,7 +135,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._fault)
         await super().startup(sockets)
+
+    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Outside of requests, such as a connection that cannot be taken: a line a second at most, and no traceback."""
+        if loop.time() - self._said >= 1:
+            self._said = loop.time()
+            self._say(f"unexpected {type(context.get('exception')).__name__} outside of requests")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_signal(sig, frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imc_lite.images.dicom.windows import CHANNELS, WHOLE, WINDOWS
 from imc_lite.models.base import MOST_TOP_LOGPROBS
@@ -64,6 +64,14 @@ class Message(BaseModel):
     model_config = ConfigDict(strict=True)
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_the_others(cls, data: Any) -> Any:
+        """Only what users say is read: the rest may hold parts of any type, such as an assistant's refusal."""
+        if isinstance(data, dict) and data.get("role") != "user" and isinstance(data.get("content"), list):
+            return {**data, "content": None}
+        return data
 
 
 class View(Request):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from imc_lite.errors import shown
 from imc_lite.models.base import Generation, TokenLogprob
 from imc_lite.models.deadline import NEVER, Deadline, DeadlineError
 from imc_lite.upstream.client import KEY_VARIABLE, Upstream
 from imc_lite.upstream.errors import UpstreamError, UpstreamUnavailable
-from imc_lite.upstream.told import NO_COMPLETION, Row, Told, read_object
+from imc_lite.upstream.told import NO_COMPLETION, Row, Told, error_message, read_object
 
 CHAT = "/chat/completions"
 UNKNOWN = "unknown"
@@ -97,20 +96,11 @@ class Chat:
 
     def _refused(self, status: int, said: Row | None) -> UpstreamError:
         """For a reply that is an error: what the upstream says, and what to do."""
-        what = self.upstream.without_key(_message(said))
+        what = self.upstream.without_key(error_message(said))
         line = f"the upstream answers with status {status}" + (f": {shown(what)}" if what else "")
         if status in REMEDIES:
             return UpstreamUnavailable(f"{line}; {REMEDIES[status]}")
         return UpstreamError(f"{line}; mend that, or take a model that is shown pictures")
-
-
-def _message(said: Row | None) -> str:
-    """The text of an error in the shapes that servers give it, "" where there is none."""
-    said = said or {}
-    found: Any = said.get("error") or said.get("message") or said.get("detail")
-    if isinstance(found, dict):
-        found = found.get("message")
-    return found.rstrip(". \n") if isinstance(found, str) else ""
 
 
 def _tokens(choice: Row) -> list[tuple[TokenLogprob, ...]]:
@@ -130,7 +120,7 @@ def _tokens(choice: Row) -> list[tuple[TokenLogprob, ...]]:
             again = next((i for i, token in enumerate(near) if token.text == written.text), len(near))
             found.append((written, *near[:again], *near[again + 1 :]))
         return found
-    except (TypeError, KeyError, AttributeError, ValueError):
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
         return []
 
 

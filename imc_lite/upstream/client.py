@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import AnyStr
 from urllib.parse import urlsplit
 
 from imc_lite import __version__
@@ -108,7 +109,8 @@ class Upstream:
             deadline: cuts it off.
 
         Raises:
-            UpstreamUnavailable: it cannot be reached, or its reply is no HTTP or a redirect.
+            UpstreamUnavailable: it cannot be reached, or its reply is no HTTP, a redirect, of a status that is neither
+                success nor error, or compressed.
             DeadlineError: the reply is no longer wanted.
         """
         for pause in (*PAUSES, None):
@@ -122,17 +124,18 @@ class Upstream:
                     if pause is None or isinstance(error, ssl.SSLError) or not isinstance(error, OSError):
                         raise _unreachable(error) from error
                 else:
-                    if 300 <= response.status < 400:
-                        raise UpstreamUnavailable("the upstream answers with a redirect; give the URL that it leads to")
+                    _check(response)
                     yield Reply(response.status, response)
                     # A connection that was cut looks like one that ended.
                     deadline.check()
                     return
             time.sleep(pause)
 
-    def without_key(self, text: str) -> str:
+    def without_key(self, said: AnyStr) -> AnyStr:
         """What the upstream says, without the key, which some repeat where they refuse it."""
-        return text if self._key is None else text.replace(self._key, "…")
+        if self._key is None:
+            return said
+        return said.replace(self._key, "…") if isinstance(said, str) else said.replace(self._key.encode(), "…".encode())
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = {"User-Agent": f"imc-lite/{__version__}", "Accept": "application/json, text/event-stream"}
@@ -141,6 +144,17 @@ class Upstream:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
+
+
+def _check(response: http.client.HTTPResponse) -> None:
+    """Refuse what nobody can be handed on."""
+    status = response.status
+    if 300 <= status < 400:
+        raise UpstreamUnavailable("the upstream answers with a redirect; give the URL that it leads to")
+    if not (200 <= status < 300 or 400 <= status < 600):
+        raise UpstreamUnavailable(f"the upstream answers with status {status}, which is no chat API's; check its URL")
+    if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UpstreamUnavailable("the upstream compresses its reply, though asked not to; switch that off there")
 
 
 def broken() -> UpstreamError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NO_COMPLETION = "the upstream's reply is no chat completion; check its URL"
+MOST_TOKENS = 1 << 31  # no answer has as many; who says so counts something else
 Row = dict[str, Any]
 
 
@@ -32,8 +33,9 @@ class Told:
             if isinstance(said.get(name), str):
                 setattr(self, name, said[name])
         usage = said.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            self.tokens = max(0, usage["completion_tokens"])
+        tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        if isinstance(tokens, int) and 0 <= tokens < MOST_TOKENS:
+            self.tokens = tokens
         choices = said.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -48,6 +50,15 @@ class Told:
     def ended(self, choices: int) -> bool:
         """Whether so many answers have come to their end."""
         return len(self._ended) >= choices
+
+
+def error_message(said: Row | None) -> str:
+    """The text of an error in the shapes that servers give it, "" where there is none."""
+    said = said or {}
+    found: Any = said.get("error") or said.get("message") or said.get("detail")
+    if isinstance(found, dict):
+        found = found.get("message")
+    return found.rstrip(". \n") if isinstance(found, str) else ""
 
 
 def read_object(data: bytes) -> Row | None:
