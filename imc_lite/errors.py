@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What reading a file of another make, or one that was tampered with, runs into.
+UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError)
 SHOWN = 80  # characters of what a user gave that an error repeats
 
 

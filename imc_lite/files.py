@@ -51,18 +51,29 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         ImcError: the folder is missing or may not be written, `path` is a folder or may not be written, or it is one of
             the inputs.
     """
+    check_name(path)
     try:
         if not is_stream(path):
-            if any(is_same(path, given) for given in inputs if given is not None):
-                raise ImcError(f"{shown(path)} is both input and output; choose another output file")
             target = Path(os.path.realpath(path))
-            _look(target)
+            found = _look(target)
+            if found is not None and any(_is_at(found, given) for given in inputs if given is not None):
+                raise ImcError(f"{shown(path)} is both input and output; choose another output file")
             if not stat.S_ISDIR(os.stat(target.parent).st_mode):
                 raise _os_error(errno.ENOTDIR)
             if not os.access(target.parent, os.W_OK | os.X_OK):
-                raise _os_error(errno.EACCES)
+                raise _refused(target.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def check_name(path: Path) -> None:
+    """Refuse "-" for an output: as an input it is stdin, and a file of that name is nothing that anybody wants.
+
+    Raises:
+        ImcError: it is that.
+    """
+    if str(path) == "-":
+        raise ImcError("- is no name for an output; name a file, or /dev/stdout")
 
 
 def is_same(path: Path, other: Path) -> bool:
@@ -178,8 +189,21 @@ def _look(target: Path) -> os.stat_result | None:
     if stat.S_ISDIR(found.st_mode):
         raise _os_error(errno.EISDIR)
     if not os.access(target, os.W_OK):
-        raise _os_error(errno.EACCES)
+        raise _refused(target)
     return found
+
+
+def _is_at(found: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(found, os.stat(path))
+    except (OSError, ValueError):  # what cannot be looked at will be said of that input
+        return False
+
+
+def _refused(path: Path) -> OSError:
+    """Why a place may not be written to."""
+    whole = sys.platform != "win32" and os.statvfs(path).f_flag & os.ST_RDONLY
+    return _os_error(errno.EROFS if whole else errno.EACCES)
 
 
 def _os_error(number: int) -> OSError:

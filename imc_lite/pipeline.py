@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -173,13 +174,12 @@ class IMC:
         return self.prototypes
 
     def see(self, image: np.ndarray | LoadedImage, perception: Perception | None = None) -> Treated:
-        """What the language model would be shown of a picture, uint8 [H, W, 3] RGB (`imc_lite.pdc.treat`).
+        """What the language model would be shown of a picture (`imc_lite.pdc.treat`), `perception` where it is known.
 
         Raises:
-            ImcError: it is shown with another window than its prototypes were built with.
+            ImcError: it is no picture, or shown with another window than its prototypes were built with.
         """
-        pixels = image if isinstance(image, np.ndarray) else self.load(image).pixels
-        return treat_picture(self.model, self.prototypes, pixels, perception)
+        return treat_picture(self.model, self.prototypes, self.load(image).pixels, perception)
 
     def restore(
         self, image: Source | LoadedImage, *, window: str | None = None, frame: int | None = None
@@ -285,11 +285,16 @@ class IMC:
         Raises:
             ImcError: it cannot be used, or the prototypes were built with another window.
         """
-        loaded = image if isinstance(image, LoadedImage) else load_shown(image, window=window, frame=frame)
+        if isinstance(image, LoadedImage):
+            if window is not None or frame is not None:
+                raise ImcError("a picture that is loaded is shown as it was loaded; give window and frame to `load`")
+            loaded = image
+        else:
+            loaded = load_shown(image, window=window, frame=frame)
         if self.prototypes is not None:
             self.prototypes.check_window(loaded.window)
         return loaded
 
 
 def _path(image: Source | LoadedImage) -> str | None:
-    return str(image) if isinstance(image, (str, Path)) else None
+    return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None

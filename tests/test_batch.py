@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from imc_lite.batch.rows import read_case
+
 CASES = [
     {"id": "a", "image": "chest.jpg", "question": "What modality is this?"},
     {"image": "gone.jpg", "question": "What modality is this?"},
@@ -111,6 +113,31 @@ def test_somebody_elses_file_is_left_alone(default_bundle, folder):
         done = run(folder, "-o", str(out))
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert out.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"image": "", "question": "a"}', 'line 3 has an empty "image"'),
+        (b'{"image": "a.png", "question": "a", "question": "b"}', 'line 3 has "question" twice'),
+        (b'{"image": "a.png", "question": "a", "id": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"image": "a.png"', "line 3 is not JSON"),
+    ],
+)
+def test_a_line_that_cannot_be_asked_says_why(line, why):
+    case = read_case(line, 3)
+    assert case.error is not None and why in case.error and "\n" not in case.error
+
+
+def test_files_of_other_kinds_are_no_cases(default_bundle, folder):
+    (folder / "cases.jsonl").write_text('[\n{"image": "chest.jpg", "question": "a"}\n]\n')
+    assert "one JSON array" in run(folder, "-o", str(folder / "out.jsonl")).stderr
+    (folder / "cases.csv").write_text("id,image,question\n1,chest.jpg,a\n")
+    command = [sys.executable, "-m", "imc_lite", "answer", "--batch", str(folder / "cases.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 2 and "give a JSONL or Parquet file" in done.stderr and not (folder / "out.jsonl").exists()
+    )
 
 
 def test_output_over_input_is_refused(default_bundle, folder):

@@ -77,7 +77,15 @@ BAD = {
     "not a bundle": (["answer", "CHEST", "hi", "--model", "."], "not a bundle"),
     "unknown option": (["answer", "--frobnicate"], "frobnicate"),
     "unknown command": (["answr"], "answr"),
+    "no command": ([], "name a command: answer, "),
+    "no command of a group": (["prototypes"], "name a command: build"),
     "threads": (["answer", "a", "b", "--threads", "0"], "--threads"),
+    "a risk that is no number": (["answer", "a", "b", "--max-risk", "nan"], "'nan' is not a valid number"),
+    "a time that is no number": (["serve", "--grace", "nan"], "'nan' is not a valid number"),
+    "noise that is no PNG": (["noise", "CHEST", "--kind", "jpeg", "-o", "x.jpg"], "name it .png"),
+    "an output without a name": (["noise", "CHEST", "--kind", "jpeg", "-o", "-"], "- is no name for an output"),
+    "rows without a name": (["answer", "--batch", "x.jsonl", "-o", "-"], "- is no name for an output"),
+    "rows as a table": (["answer", "--batch", "x.jsonl", "-o", "x.csv"], "JSONL or Parquet"),
     "batch and image": (["answer", "a.png", "q", "--batch", "x.jsonl"], "--batch"),
     "output without batch": (["answer", "a.png", "q", "-o", "x"], "-o goes with"),
     "no batch file": (["answer", "--batch", "no.jsonl"], "cannot read"),
@@ -97,7 +105,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_code_2(name, chest, tmp_path, default_bundle):
     args, why = BAD[name]
-    env = {"IMC_LITE_CACHE": str(tmp_path)} if args[0] == "pull" else None
+    env = {"IMC_LITE_CACHE": str(tmp_path)} if args[:1] == ["pull"] else None
     assert_one_line_and_code_2(run(*(str(chest) if a == "CHEST" else a for a in args), env=env), why)
 
 
@@ -112,7 +120,7 @@ def test_offline_without_a_cache(chest, tmp_path):
 
 
 def test_empty_stdin(default_bundle):
-    assert_one_line_and_code_2(run("answer", "-", "hi", stdin=b""), "not a picture")
+    assert_one_line_and_code_2(run("answer", "-", "hi", stdin=b""), "is empty")
 
 
 @pytest.mark.slow
@@ -255,6 +263,22 @@ def test_python_refuses_what_is_no_question(default_model, chest):
     for bad in (None, 3, "", "x" * 2001):
         with pytest.raises(ImcError):
             imc.answer(chest, bad)
+
+
+def test_python_takes_what_is_loaded_as_it_was_loaded(default_model, chest):
+    class Named(os.PathLike):
+        def __fspath__(self):
+            return str(chest)
+
+    imc = IMC(default_model)
+    loaded = imc.load(chest)
+    for view in ({"window": "lung"}, {"frame": 2}):
+        with pytest.raises(ImcError, match="as it was loaded"):
+            imc.answer(loaded, QUESTION, **view)
+    with pytest.raises(ImcError, match=r"\[H, W\]"):
+        imc.see(np.zeros((4, 4, 2), np.uint8))
+    assert imc.answer(Named(), QUESTION).image.path == str(chest)
+    assert len({loaded, imc.load(chest)}) == 2, "pictures are told apart without looking at their pixels"
 
 
 def flatten(row: dict, prefix: str = "") -> set[str]:

@@ -169,6 +169,14 @@ def test_hostile_files_give_one_line(monkeypatch):
     monkeypatch.setattr("imc_lite.images.dicom.file.MAX_INFLATED", 1 << 20)
     with pytest.raises(ImcError, match="unpacks to over"):
         row(bomb)
+    monkeypatch.undo()
+    crowded = make(np.zeros((4, 4), np.uint8), DeflatedExplicitVRLittleEndian)
+    crowded.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(1000)]
+    monkeypatch.setattr("imc_lite.images.dicom.file.MOST_ITEMS", 999)
+    with pytest.raises(ImcError, match="over 999 sequence items"):
+        row(crowded)
+    monkeypatch.undo()
+    assert (row(crowded) == 0).all()
     size = (41, 0, 60000, 60000, 0, 0, 60000, 60000, 0, 0, 1, 7, 1, 1)
     stream = b"\xff\x4f\xff\x51" + struct.pack(">HH8IH3B", *size) + bytes(64)
     found = read_codestream(stream)

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -392,6 +393,31 @@ def test_palettes_in_segments():
 def test_segments_that_ask_for_billions_stop_at_the_palettes_size():
     dataset = segmented([0, 2, 0, 65535], *[[1, 65535, 0]] * 3, *[[2, 65535, 0, 0]] * 20_000)
     assert row(dataset).tolist() == [0, *[255] * 15]
+
+
+def test_no_more_of_a_segmented_palette_is_read_than_its_entries_need():
+    """The rest may be hundreds of megabytes, of which each word would become an object."""
+    dataset = segmented([0, 2, 0, 257], [1, 14, 15 * 257])
+    for name in ("Red", "Green", "Blue"):
+        keyword = f"Segmented{name}PaletteColorLookupTableData"
+        setattr(dataset, keyword, getattr(dataset, keyword) + bytes(1 << 24))
+    data = written(dataset)
+    tracemalloc.start()
+    assert line(data).tolist() == list(range(16))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * len(data)
+
+
+def test_numbers_that_are_not_whole_and_bits_that_are_told_by_the_highest():
+    values = np.arange(16, dtype=np.uint16)[None].repeat(2, 0)
+    with pytest.raises(ImcError, match="NumberOfFrames that is not one whole number"):
+        load_image(written(make(values, NumberOfFrames=1)).replace(b"IS\x02\x001 ", b"IS\x04\x001.5 "))
+    told = make(COUNTED, BitsStored=None, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    assert (
+        row(told).tolist()
+        == row(make(COUNTED, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)).tolist()
+    )
 
 
 def test_palettes_that_are_missing_or_make_one_colour_are_named():

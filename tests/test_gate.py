@@ -301,6 +301,22 @@ def test_outputs_are_checked_before_anything_is_judged(folder, tmp_path):
     assert picture.read_bytes() == (folder / "a.png").read_bytes()
 
 
+def test_a_picture_that_is_judged_is_no_output(folder, tmp_path):
+    names = [tmp_path / name for name in ("IM1", "IM2", "link")]
+    for name in names[:2]:
+        shutil.copy(folder / "a.png", name)
+    names[2].symlink_to(folder / "c.png")
+    for given, out in ((tmp_path, names[1]), (names[0], names[0]), (names[0], names[2])):
+        done = inspect(given, "--csv", out, "--model", "nothing of that name")
+        assert isinstance(done.exception, ImcError) and "name another file" in str(done.exception).replace(
+            "choose another output file", "name another file"
+        )
+    assert names[0].read_bytes() == names[1].read_bytes() == (folder / "a.png").read_bytes()
+    (tmp_path / "same").symlink_to(tmp_path / "out")
+    done = inspect(folder, "--csv", tmp_path / "same", "--html", tmp_path / "out", "--model", "nothing of that name")
+    assert isinstance(done.exception, ImcError) and "is given for two outputs" in str(done.exception)
+
+
 def test_names_that_are_no_text(default_bundle, tmp_path):
     name = os.fsdecode(b"bad\xff\n\x1b[31m.jpg")
     shutil.copy(PELVIS, tmp_path / name)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from imc_lite import ImcError, load_image
 from imc_lite.errors import shown
+from imc_lite.models.exported.picture_steps import prepare
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,11 @@ def test_sources_of_a_wrong_type_give_one_line(tmp_path):
         (5, "not int"),
         (["a.png"], "not list"),
         ({"path": "a.png"}, "not dict"),
+        (b"", "is empty"),
+        (np.full((4, 4), 255.0), "must be within 0-1"),
+        (np.full((4, 4), np.nan), "without NaN"),
+        (np.zeros((0, 50)), r"not \[0, 50\]"),
+        (np.zeros((4, 4), np.int32), "not int32"),
     ):
         with pytest.raises(ImcError, match=why):
             load_image(bad)
@@ -160,7 +166,24 @@ def test_a_jpeg_of_endless_scans_is_refused(picture):
     start = data.rindex(b"\xff\xda")
     with pytest.raises(ImcError, match="over 100 scans"):
         load_image(data[:-2] + data[start:-2] * 200 + data[-2:])
+    # Pillow takes the same file for another format where it names further pictures.
+    further = io.BytesIO()
+    picture.save(further, "MPO", save_all=True, append_images=[picture])
+    mark = further.getvalue()
+    at, size = mark.index(b"\xff\xe2"), int.from_bytes(mark[mark.index(b"\xff\xe2") + 2 :][:2], "big") + 2
+    named = data[:2] + mark[at : at + size] + data[2:-2]
+    assert Image.open(io.BytesIO(named + data[-2:])).format == "MPO"
+    with pytest.raises(ImcError, match="over 100 scans"):
+        load_image(named + data[start:-2] * 200 + data[-2:])
     assert load_image(data).shape == (40, 60, 3)
+
+
+def test_a_picture_too_thin_for_a_model_that_scales_its_shorter_side():
+    spec = {"pad": None, "views": [[["shortest", 8], ["crop", 8, 8]]], "resample": 3, "scale": 1, "mean": [0] * 3}
+    spec |= {"std": [1] * 3, "patches": None}
+    assert prepare(np.zeros((2, 400, 3), np.uint8), spec).shape == (1, 3, 8, 8)
+    with pytest.raises(ImcError, match="402 x 2 pixels is too thin"):
+        prepare(np.zeros((2, 402, 3), np.uint8), spec)
 
 
 def test_libraries_do_not_speak(picture, capfd):

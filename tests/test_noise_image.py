@@ -102,6 +102,13 @@ def test_bad_arguments_are_named(picture):
         ((picture, "jpeg", 6, 0), "severity 6"),
         ((picture[..., :2], "jpeg", 1, 0), "must be"),
         ((picture.astype(np.int32), "jpeg", 1, 0), "uint8 or float"),
+        ((picture.astype(np.float64), "jpeg", 1, 0), "within 0-1"),
+        ((np.full((4, 4), np.nan), "jpeg", 1, 0), "without NaN"),
+        ((Image.fromarray(picture), "jpeg", 1, 0), "must be an array"),
+        ((picture, "jpeg", 2.0, 0), "severity 2.0"),
+        ((picture, "jpeg", True, 0), "severity True"),
+        ((picture, "jpeg", 1, -1), "seed -1"),
+        ((picture, "jpeg", 1, None), "seed None"),
     ]
     for args, why in cases:
         with pytest.raises(ImcError, match=why):
@@ -153,3 +160,5 @@ def test_noise_as_met_names_what_it_does_not_know(picture):
         apply_as_met(picture, "fog", 1, 0)
     with pytest.raises(ImcError, match="severity 6"):
         apply_as_met(picture, "gaussian", 6, 0)
+    with pytest.raises(ImcError, match="unknown image noise 'ghosting'"):
+        apply_as_met(picture, "ghosting", 1, 0)

@@ -72,3 +72,11 @@ def test_bad_arguments_are_named():
         apply_to_text("x", "mumble", 1, 0)
     with pytest.raises(ImcError, match="severity 0"):
         apply_to_text("x", "typo", 0, 0)
+    for text, severity, seed, why in (
+        ("x", 2.0, 0, "severity 2.0"),
+        ("x", 1, -1, "seed -1"),
+        (None, 1, 0, "must be text"),
+    ):
+        with pytest.raises(ImcError, match=why):
+            apply_to_text(text, "typo", severity, seed)
+    assert apply_to_text("\udc80", "typo", 1, 0) == "\udc80"

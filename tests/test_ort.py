@@ -168,6 +168,25 @@ def test_a_question_too_long_for_the_context_is_refused(default_model):
         default_model.generate("word " * 2100, None)
 
 
+def test_a_model_answers_again_where_memory_was_short_once(default_bundle, monkeypatch):
+    model = OrtMLLM(default_bundle)
+    before = model.generate("What is a CT?", None, 4)
+    zeros, made = np.zeros, []
+
+    def short(*args, **kwargs):
+        made.append(len(args[0]) == 4 if isinstance(args[0], tuple) else False)
+        if sum(made) == 5:  # of the buffers of the cache
+            raise MemoryError
+        return zeros(*args, **kwargs)
+
+    longer = "What is a CT? " * 150
+    monkeypatch.setattr("imc_lite.models.default.decoder.np.zeros", short)
+    with pytest.raises(MemoryError):
+        model.generate(longer, None, 4)
+    monkeypatch.undo()
+    assert model.generate("What is a CT?", None, 4) == before and model.generate(longer, None, 4).text
+
+
 def test_max_new_tokens_is_kept(default_model):
     assert len(default_model.generate("Tell me a story.", None, max_new_tokens=3).logprobs) <= 3
 

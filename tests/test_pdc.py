@@ -1,6 +1,7 @@
 """Image noise from end to end: named, restored, calibrated, reported; and clean pictures left alone to the bit."""
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,26 @@ def test_prototypes_of_another_encoder_are_refused(imc, default_bundle, tmp_path
     for bad in (stripped, Path(__file__), tmp_path / "none"):
         with pytest.raises(ImcError, match="no readable prototypes"):
             load_prototypes(bad, imc.model.identity)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kinds": ("clean",)},
+        {"severities": ("1",) * 416},
+        {"mean": np.zeros(5)},
+        {"whiten": np.zeros((127, 832))},
+        {"mean": np.full(832, np.nan)},
+        {"unknown_limit": "high"},
+        {"unknown_limit": math.nan},
+    ],
+)
+def test_prototypes_that_do_not_fit_together_are_refused(imc, tmp_path, damage):
+    """Before a picture is judged by them."""
+    matcher = replace(imc.prototypes.matcher, **damage)
+    replace(imc.prototypes, matcher=matcher).save(tmp_path / "p.safetensors")
+    with pytest.raises(ImcError, match="holds no readable prototypes"):
+        load_prototypes(tmp_path / "p.safetensors", imc.model.identity)
 
 
 def test_saved_prototypes_read_back_the_same(imc, tmp_path):

@@ -430,7 +430,7 @@ def test_the_work_on_a_question_is_bounded_and_it_is_said_what_was_left():
     model = SimpleNamespace(score=score, encode=lambda text: text.split(" "))
     question = "Is there a " + "lession and a fractre in the hert and teh lungg with an efusion " * 12 + "?"
     report = repair(model, question)
-    assert not report.checked and "was spent" in report.reason and sum(spent) <= BUDGET
+    assert not report.checked and "too long" in report.reason and sum(spent) <= BUDGET
     assert report.repaired.endswith(question[-300:]) and {"lession", "fractre", "hert"} <= set(report.unsure)
     assert report == repair(model, question)
     assert repair(model, "Is there a mass?").checked
@@ -454,3 +454,9 @@ def test_words_parted_and_joined_keep_their_letters():
     for halves in ("no table", "un stable", "in active"):  # both are words, or one is guarded
         question = f"Is it {halves}?"
         assert repair(loving(halves.replace(" ", "")), question).repaired == question
+
+
+def test_a_word_of_a_prefix_and_a_damaged_one_is_in_no_list_and_mended():
+    assert "nonliver" not in LEXICON.rank
+    found = repair_words(Metered(loving("nonliver")), "Is there nonlver tissue?", LEXICON)
+    assert found.words[2] == "nonliver"

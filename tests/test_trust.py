@@ -17,7 +17,7 @@ from imc_lite.models.remembered import MOST
 from imc_lite.pdc.familiarity import Familiarity, cluster, fit_clusters, pooled
 from imc_lite.results import ImageReliance, ImageReport, Noise, Rewording
 from imc_lite.sms import guard
-from imc_lite.trust.assess import BLIND, STRANGE, WAVERING, assess
+from imc_lite.trust.assess import BLIND, CUT, STRANGE, WAVERING, assess
 from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, Rule, ceiling, evidence, load_confidence
 from imc_lite.trust.fit import Observed, fit_confidence, regress
 from imc_lite.trust.observe import FEWEST_PICTURES, read_labelled
@@ -88,6 +88,17 @@ def test_an_answer_that_may_be_withheld_is_not_told_on_the_way(sure, stranger, c
     assert heard == []
     sure.answer(chest, MODALITY, max_risk=0.5, on_text=heard.append)
     assert heard == ["x-ray"]
+
+
+def test_an_answer_that_was_cut_off_is_not_known_to_be_right(sure, chest):
+    """A part of an answer is likelier than all of it, and says less."""
+    cut, whole = (sure.answer(chest, MODALITY, max_new_tokens=most) for most in (1, 64))
+    assert whole.answer.startswith(cut.answer) and len(cut.answer) < len(whole.answer)
+    assert cut.confidence is None and cut.token_probability > 0 and whole.confidence > 0.5
+    assert (cut.selective.risk, cut.selective.answered, cut.selective.reasons) == (1.0, True, (CUT,))
+    withheld = sure.answer(chest, MODALITY, max_new_tokens=1, max_risk=0.9)
+    assert withheld.answer is None and not withheld.selective.answered
+    assert sure.answer(chest, MODALITY, max_risk=np.float32(0.9)).answer == whole.answer
 
 
 def test_answers_are_the_same_whatever_may_be_withheld(sure, chest):
@@ -176,7 +187,14 @@ def test_a_confidence_is_what_was_saved(sure, chest, tmp_path):
     assert again.digest() == sure.confidence.digest()
     tokens = sure.model.perceive(load_image(chest)).tokens
     assert again.familiar(tokens) == sure.confidence.familiar(tokens)
-    for damage in (b"", b"{}", (tmp_path / "c.safetensors").read_bytes()[:4000], b"\xff" * 100):
+    deep = b'{"confidence": ' + b"[" * 100_000
+    narrow = replace(sure.confidence.familiarity, directions=sure.confidence.familiarity.directions[1:])
+    unreal = replace(sure.confidence.familiarity, variance=math.nan)
+    for familiarity in (narrow, unreal):
+        replace(sure.confidence, familiarity=familiarity).save(tmp_path / "d.safetensors")
+        with pytest.raises(ImcError, match="holds no readable confidence"):
+            load_confidence(tmp_path / "d.safetensors", sure.model.identity, sure.model.version)
+    for damage in (deep, b"", b"{}", (tmp_path / "c.safetensors").read_bytes()[:4000], b"\xff" * 100):
         (tmp_path / "d.safetensors").write_bytes(damage)
         with pytest.raises(ImcError, match="holds no readable confidence"):
             load_confidence(tmp_path / "d.safetensors", sure.model.identity, sure.model.version)
@@ -276,7 +294,8 @@ def test_an_unlikely_answer_is_less_sure(sure):
         ("[]", 'line 1 has no "image", "question" and "answer"'),
         ('{"image": "a.png", "question": "b"}', 'line 1 has no "image", "question" and "answer"'),
         ('{"image": "a.png", "question": "b", "answer": 5}', "that is no text"),
-        ('{"image": "a.png", "question": "b", "answer": "c"}', "has 1 pictures"),
+        ('{"image": "a.png", "question": "b", "answer": "c"}', "has 1 picture;"),
+        ('{"image": "a.png", "question": "b\u2028", "answer": "c\u0085"}', "has 1 picture;"),
         ("", "has 0 pictures"),
         (b"\xff\xfe", "UTF-8"),
     ],

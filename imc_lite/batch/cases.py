@@ -17,6 +17,7 @@ from imc_lite.batch.rows import LONGEST, Cases, read_case
 from imc_lite.errors import ImcError, shown
 
 PARQUET = ".parquet"
+NO_ROWS = (".csv", ".tsv", ".xlsx")  # of tables that are not read or written here
 
 
 @contextlib.contextmanager
@@ -87,6 +88,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 def _check_text(path: Path, line: bytes) -> None:
     """Refuse a file that is no text; a later line that is none becomes a row that says so."""
+    if path.suffix.lower() in NO_ROWS:
+        raise _cannot_read(path, f"{path.suffix} is neither")
+    if line.startswith(b"["):
+        raise ImcError(f"{shown(path)} holds one JSON array; give one object a line, as `jq -c '.[]'` writes them")
     try:
         if "\0" in line[:LONGEST].decode("utf-8", "strict" if len(line) <= LONGEST else "ignore"):
             raise _cannot_read(path, "not text")

@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 from imc_lite.pipeline import MOST_QUESTIONS
 
 LONGEST = 1 << 20  # bytes of a line; a question has at most 2,000 characters, a path 4,096
@@ -126,16 +127,32 @@ def _parse(data: bytes, number: int) -> dict[str, Any]:
     if len(data) > LONGEST:
         raise ImcError(f"line {number} is longer than {LONGEST:,} bytes; shorten it")
     try:
-        given = json.loads(data.decode("utf-8"))
+        given = json.loads(data.decode("utf-8"), object_pairs_hook=partial(_once, number))
     except UnicodeDecodeError as error:
         raise ImcError(f"line {number} is not UTF-8 text; save the file as UTF-8") from error
+    except ImcError:
+        raise
     except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise ImcError(
+                f"line {number} is not JSON that can be read (a number of too many digits); write it as text"
+            ) from error
         raise ImcError(f"line {number} is not JSON; write one object a line") from error
     except RecursionError as error:
         raise ImcError(f"line {number} is nested too deeply; write one flat object a line") from error
     if not isinstance(given, dict):
         raise ImcError(f"line {number} is not a JSON object; write one object a line")
     return given
+
+
+def _once(number: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; which of two values of one name is meant, nobody can say."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ImcError(f'line {number} has "{shown(twice)}" twice; leave one of them out')
+    return found
 
 
 def _id(given: dict[str, Any], number: int) -> str:
@@ -158,6 +175,8 @@ def _checked(given: dict[str, Any], number: int) -> dict[str, Any]:
     for key in ("image",) if many else ("image", "question"):
         if not isinstance(given.get(key), str):
             raise ImcError(f'line {number} has no text "{key}"; add it')
+        if not given[key] and key == "image":
+            raise ImcError(f'line {number} has an empty "image"; name one')
         found[key] = given[key]
     if many:
         found["questions"] = _several(given, number)

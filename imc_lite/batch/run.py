@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from imc_lite.batch import output
 from imc_lite.batch.answering import answer_rows, workers_of
-from imc_lite.batch.cases import PARQUET, open_cases
+from imc_lite.batch.cases import NO_ROWS, PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
 from imc_lite.batch.rows import Case, Cases, Plan
 from imc_lite.errors import ImcError, shown
-from imc_lite.files import cannot_write, is_same, is_stream, open_stream
+from imc_lite.files import cannot_write, check_name, is_same, is_stream, open_stream
 from imc_lite.pipeline import IMC
 
 # From the cases that are not answered yet, their number and the run's plan: the rows that answer them, in order.
@@ -51,6 +51,10 @@ def run_batch(
         ImcError: the files cannot be used, or `out` holds something else or is being written by another run. A row
             that cannot be answered is written with "error" instead.
     """
+    if out is not None:
+        check_name(out)
+        if out.suffix.lower() in NO_ROWS:
+            raise ImcError(f"{shown(out)} is to hold JSONL or Parquet; name it .jsonl or .parquet")
     with open_cases(cases) as source:
         plan = replace(plan, of=describe())
         if out is None or is_stream(out):

@@ -128,7 +128,7 @@ def make_plan(cases: list[Case], options: Options) -> Plan:
         mine = sorted((c for c in cases if c.source == source), key=lambda c: _seed(options.seed, c.name))
         chosen += sorted(mine[: options.limit], key=lambda c: c.name)
     if len(chosen) < FEWEST:
-        raise ImcError(f"{len(chosen)} pictures are too few for a benchmark; give at least {FEWEST}")
+        raise ImcError(f"too few pictures for a benchmark ({len(chosen)}); give at least {FEWEST}")
     questions = [q for i, case in enumerate(chosen) for q in _ask(i, case, options)]
     return Plan(tuple(chosen), tuple(questions), options)
 

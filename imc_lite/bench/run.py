@@ -75,9 +75,11 @@ class Run:
         of["upstream"] = "" if upstream is None else f"{upstream.url} {upstream.model or ''}".strip()
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
-            before = json.loads((self.parts / "of.json").read_text()) if (self.parts / "of.json").exists() else of
+            kept = self.parts / "of.json"
+            before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else of
         except (OSError, ValueError) as error:
-            raise ImcError(f"{out} cannot be used as the output folder ({error}); choose another one") from error
+            why = getattr(error, "strerror", None) or "of.json in it cannot be read"
+            raise ImcError(f"{out} cannot be used as the output folder ({why}); choose another one") from error
         if before != of:
             raise ImcError(
                 f"{out} holds a run of other pictures, questions, code or another model; choose another folder"

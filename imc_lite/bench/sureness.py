@@ -105,7 +105,9 @@ class Sureness:
         confidence: Confidence | None,
     ) -> None:
         trust = assess(self.model, confidence, asked, said, view.tokens, view.report)
-        rests = trust.image_reliance
+        rests, sure = trust.image_reliance, trust.confidence
+        if sure is None and trust.selective is not None:  # of an answer that was cut off: nobody knows, so the least
+            sure = 1 - trust.selective.risk
         row = (
             question,
             int(same_answer(said.text, expected) or (writes(self.model) and says(said.text, expected))),
@@ -115,7 +117,7 @@ class Sureness:
             None if rests is None else int(rests.same_without),
             None if again is None else len(again.same),
             None if again is None else sum(again.same),
-            _rounded(trust.confidence),
+            _rounded(sure),
             _rounded(None if confidence is None else confidence.familiar(view.tokens)[0]),
         )
         for name, value in zip(COLUMNS, row, strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
+from imc_lite.cli.options import ModelChoice, View, Within, model_options, picture_options
 from imc_lite.cli.repair import say_why_unchecked
 from imc_lite.errors import ImcError
 from imc_lite.results import Result
@@ -29,12 +29,12 @@ from imc_lite.upstream.errors import UpstreamUnavailable
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair the question.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
-@click.option("--max-risk", type=click.FloatRange(0, 1), help="Give no answer that is likelier than this to be wrong.")
+@click.option("--max-risk", type=Within(0, 1), help="Give no answer that is likelier than this to be wrong.")
 @click.option("--check-wording", is_flag=True, help="Ask in other words too; it counts in the confidence.")
 @click.option("--confidence", type=click.Path(path_type=Path), help="Your model's own, from `calibrate`.")
 @click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
 @click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
-@click.option("--timeout", type=click.FloatRange(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
+@click.option("--timeout", type=Within(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
 @picture_options
 @model_options
 def answer(
@@ -182,7 +182,8 @@ def say_what_speaks_against(result: Result, name: str) -> None:
     if found.refusal is not None:
         click.echo(f"imc-lite: {where}no answer: it {found.refusal}", err=True)
         return
-    reasons = [f"it is likelier wrong than right (risk {found.risk:.2f})"] if found.risk > 0.5 else []
+    doubtful = result.confidence is not None and result.confidence < 0.5
+    reasons = [f"it is likelier wrong than right (risk {found.risk:.2f})"] if doubtful else []
     if reasons := [*reasons, *found.reasons]:
         click.echo(f"imc-lite: {where}be careful: {'; '.join(reasons)}", err=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import ModelChoice, model_options
+from imc_lite.cli.options import ModelChoice, Within, model_options
 from imc_lite.errors import ImcError
 
 
@@ -27,7 +27,7 @@ from imc_lite.errors import ImcError
 )
 @click.option("--upstream", metavar="URL", help="Another server of OpenAI's API answers, such as Ollama's.")
 @click.option("--upstream-model", metavar="NAME", help="The model to ask there.  [default: the upstream's choice]")
-@click.option("--timeout", type=click.FloatRange(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
+@click.option("--timeout", type=Within(1, 3600), help="Seconds an answer of the upstream has.  [default: 60]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; an unfinished run goes on.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")

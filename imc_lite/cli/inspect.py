@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -70,6 +71,8 @@ def inspect(
     _check_outputs([csv, html, report], baseline)
     then = load_baseline(baseline) if baseline else None
     found = find_pictures(images)
+    pictures = [Path(candidate.path) for candidate in found.candidates if candidate.error is None]
+    _check_outputs([csv, html, save_baseline, report], *pictures)
     imc = choice.open_encoder(file)
     origin = Origin.of(imc, **view) if baseline or save_baseline else None
     if baseline and then and origin:
@@ -156,10 +159,11 @@ def _check_outputs(paths: list[Path | None], *inputs: Path | None) -> None:
     from imc_lite.gate.find import SUFFIXES
 
     given = [path for path in paths if path is not None]
+    targets = {path: Path(os.path.realpath(path)) for path in given}
     for path in given:
-        # `--csv *.png` takes the first picture for its output.
-        if path.suffix.lower() in SUFFIXES:
+        # `--csv *.png` takes the first picture for its output; a link may lead to one.
+        if {path.suffix.lower(), targets[path].suffix.lower()} & SUFFIXES:
             raise ImcError(f"{shown(path)} is the name of a picture, not of an output; name another file")
-        if given.count(path) > 1:
+        if sum(targets[other] == targets[path] for other in given) > 1:
             raise ImcError(f"{shown(path)} is given for two outputs; name another file for one of them")
         check_output(path, *inputs)

@@ -45,6 +45,8 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except ImcError as error:
         _die(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the whole help
+        _die(f"{_names(error)}. Try `{_command(error)} --help`.", 2)
     except click.UsageError as error:
         _die(f"{error.format_message()} Try `{_command(error)} --help`.", 2)
     except click.ClickException as error:
@@ -61,6 +63,13 @@ def main() -> None:
         _die(f"cannot write the output ({error.strerror}); send it elsewhere, or free space", 2)
     except Exception as error:
         _unexpected(error)
+
+
+def _names(error: click.UsageError) -> str:
+    """The commands that may follow."""
+    group = error.ctx.command if error.ctx is not None else cli
+    known = group.list_commands(click.Context(group)) if isinstance(group, click.Group) else []
+    return f"name a command: {', '.join(known)}" if known else "arguments are missing"
 
 
 def _say_no_more() -> None:

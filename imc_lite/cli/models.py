@@ -91,6 +91,7 @@ def calibrate(
 
     check_output(output, cases, prototypes)
     labelled = read_labelled(cases)
+    check_output(output, *(case.image for case in labelled))
     # Without the confidence that it may have: one that cannot be read is what this makes anew.
     model = choice.open_alone()
     fit(model, prototypes_of(model, prototypes), labelled, seed, check_wording).save(output)

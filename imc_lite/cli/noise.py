@@ -41,9 +41,12 @@ def noise(
     from PIL import Image
 
     from imc_lite.files import check_output, write_atomically
+    from imc_lite.gate.find import SUFFIXES
     from imc_lite.images.load import load_image
     from imc_lite.noise.image import apply_to_image
 
+    if output.suffix.lower() in SUFFIXES - {".png"}:
+        raise click.UsageError(f"{output.name} is to hold a PNG; name it .png.")
     check_output(output, None if image == "-" else Path(image))
     noisy = apply_to_image(load_image(image, **view), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imc_lite.cli.options import ModelChoice, model_options
+from imc_lite.cli.options import ModelChoice, Within, model_options
 from imc_lite.errors import missing
 
 if TYPE_CHECKING:
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Models that answer at once.")
 @click.option("--queue", type=click.IntRange(0, 100_000), default=64, show_default=True, help="Requests that may wait.")
-@click.option("--timeout", type=click.FloatRange(1, 3600), default=60, show_default=True, help="Seconds a request has.")
-@click.option(
-    "--grace", type=click.FloatRange(0, 3600), default=5, show_default=True, help="Seconds to finish after SIGTERM."
-)
+@click.option("--timeout", type=Within(1, 3600), default=60, show_default=True, help="Seconds a request has.")
+@click.option("--grace", type=Within(0, 3600), default=5, show_default=True, help="Seconds to finish after SIGTERM.")
 @click.option("--max-body", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
 @click.option("--max-pixels", type=click.IntRange(1, 100), default=40, show_default=True, help="Million, of a picture.")
 @click.option("--max-tokens", type=click.IntRange(1, 512), default=64, show_default=True, help="Of an answer.")
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--refuse-ungradable", is_flag=True, help="Send it no picture that is not known to be gradable.")
 @click.option("--no-pdc", is_flag=True, help="Do not look for image noise, do not calibrate.")
 @click.option("--no-sms", is_flag=True, help="Do not repair questions.")
-@click.option("--max-risk", type=click.FloatRange(0, 1), help="Give no answer that is likelier than this to be wrong.")
+@click.option("--max-risk", type=Within(0, 1), help="Give no answer that is likelier than this to be wrong.")
 @click.option("--confidence", type=click.Path(path_type=Path), help="Your model's own, from `calibrate`.")
 @click.option("--prototypes", type=click.Path(path_type=Path), help="Your own, from `prototypes build`.")
 @model_options

@@ -2,7 +2,7 @@
 
 `imc_lite.images.codec` starts it and is the only one to talk to it, over standard input and output:
 
-    request    header, code        header: {"syntax", "photometric", "rows", "columns", "samples", "bits", "stored",
+    request    header, code        header: {"syntax", "photometric", "rows", "columns", "samples", "bits",
                                             "signed", "seconds", "length"}
     reply      header, samples     header: {"length", "container"}, or {"length": 0, "error": true}
 

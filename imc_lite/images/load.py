@@ -18,7 +18,7 @@ MAX_PIXELS = 100_000_000
 Source = str | os.PathLike | bytes | BinaryIO | np.ndarray | Image.Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedImage:
     """A picture, and how it is shown.
 
@@ -54,6 +54,9 @@ def load_image(
         frame: of a DICOM file, counted from 1; the first by default.
         max_pixels: more are refused.
 
+    Returns:
+        uint8 [H, W, 3]; of such an array that array itself, not a copy.
+
     Raises:
         ImcError: missing, a folder, not a picture of a known format, damaged, too large, not DICOM where a
             window or a frame is asked for, or a source of another type.
@@ -73,12 +76,14 @@ def load_shown(
         data = _read_stream(source)
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
+    if isinstance(data, bytes) and not data:
+        raise ImcError(f"{name} is empty; export the picture again")
     if isinstance(data, bytes) and is_dicom(data[:132], name):
         from imc_lite.images.dicom.picture import load_dicom
 
         return LoadedImage(*load_dicom(data, name, window, frame, max_pixels))
     if window is not None or frame is not None:
-        raise ImcError(f"{name} is not DICOM; --window and --frame are for DICOM files, leave them out")
+        raise ImcError(f"{name} is not DICOM, which alone has windows and frames; leave them out")
     if isinstance(data, np.ndarray):
         return LoadedImage(_from_array(data, max_pixels), None)
     if isinstance(data, (bytes, Image.Image)):
@@ -102,8 +107,6 @@ def _read(path: str) -> bytes:
     except (OSError, ValueError, MemoryError) as error:
         why = getattr(error, "strerror", None) or shown(error) or type(error).__name__
         raise ImcError(f"cannot read {name} ({why}); check the path and its permissions") from error
-    if not data:
-        raise ImcError(f"{name} is empty; export the picture again")
     return data
 
 
@@ -118,14 +121,14 @@ def _read_stream(stream: BinaryIO) -> bytes:
 
 
 def _from_array(array: np.ndarray, most: int) -> np.ndarray:
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or 0 in array.shape:
         raise ImcError(f"an image array must be [H, W] or [H, W, 3], not {list(array.shape)}; convert it first")
     if array.shape[0] * array.shape[1] > most:
         raise ImcError(f"image array has over {most // 1_000_000} million pixels; scale it down first")
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1:
-        return np.rint(array * 255).astype(np.uint8)
-    raise ImcError(f"an image array must be uint8, or float within 0-1, not {shown(array.dtype)}; convert it first")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ImcError("an image array of float must be within 0-1, without NaN; scale it, or convert it to uint8")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImcError(f"an image array must be uint8, or float within 0-1, not {shown(array.dtype)}; convert it first")
+    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)

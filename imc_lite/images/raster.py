@@ -60,7 +60,8 @@ def load_raster(source: bytes | Image.Image, name: str, max_pixels: int) -> np.n
 def _decode(data: bytes, name: str, max_pixels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         _check_size(picture.size, name, max_pixels)
-        if picture.format == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
+        # Pillow calls a JPEG that names further pictures behind it MPO.
+        if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
             raise ImcError(f"{name} is a JPEG of over {MOST_SCANS} scans; export it as PNG")
         if (deep := deep_colours(data, picture, name)) is not None:
             return deep

@@ -53,7 +53,7 @@ def greedy(
         if len(ids) == max_new_tokens:
             break
         logits = step(best)
-    return Generation(decode(ids), tuple(logprobs), tuple(found))
+    return Generation(decode(ids), tuple(logprobs), tuple(found), cut=len(logprobs) == len(ids))
 
 
 def _likeliest(

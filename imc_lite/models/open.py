@@ -42,7 +42,7 @@ def open_mllm(
     for name, value, known in (("device", device, DEVICES), ("quantization", quant, QUANTS)):
         if value not in known:
             raise ImcError(f"no {name} {value!r}; choose one of {', '.join(known)}")
-    if isinstance(threads, bool) or threads not in range(1, MOST_THREADS + 1):
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ImcError(f"threads is {threads!r}; give 1 to {MOST_THREADS}")
     if isinstance(model, (str, Path)):
         name = str(model)

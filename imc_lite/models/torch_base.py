@@ -77,9 +77,10 @@ class TorchMLLM(BaseMLLM, ABC):
     def evidence(self, matcher: Matcher, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities float32 [B, K], out-of-distribution scores float32 [B]; one
         kernel launch on CUDA for every 64 prototypes."""
-        if self._banks is None or self._banks[0] is not matcher:
-            self._banks = (matcher, _banks(matcher, self.device))
-        found = [match_stats(self._tensor(values), bank) for bank in self._banks[1]]
+        known = self._banks
+        if known is None or known[0] is not matcher:  # another thread may put another matcher's there meanwhile
+            self._banks = known = (matcher, _banks(matcher, self.device))
+        found = [match_stats(self._tensor(values), bank) for bank in known[1]]
         chances = torch.cat([f.logits for f in found], 1).softmax(1)
         return chances.cpu().numpy(), found[0].novelty.cpu().numpy()
 
@@ -108,7 +109,7 @@ class TorchMLLM(BaseMLLM, ABC):
     def score(
         self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
     ) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each."""
+        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i + 1] each."""
         wanted = [self.encode(c) for c in candidates]
         cache: Any = None
         place = 0

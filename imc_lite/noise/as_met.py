@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from imc_lite.errors import ImcError, shown
 from imc_lite.images.grey import is_grey
 from imc_lite.images.resize import resize_picture, resize_planes, shrink_planes, size_filling, size_within
 from imc_lite.noise.image import apply_to_image
@@ -45,6 +46,10 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
     Raises:
         ImcError: unknown kind, or no such severity.
     """
+    if kind != "clean":
+        if kind not in DRAWN:
+            raise ImcError(f"unknown image noise {shown(kind)!r}: choose clean or one of {', '.join(DRAWN)}")
+        IMAGE_NOISE.find(kind).level(severity)
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), severity])
     met = resize_picture(image, size_filling(image.shape, _between(*SIDES, rng)))
     if kind != "clean" and rng.random() < AS_THE_BANK:

@@ -15,6 +15,7 @@ from imc_lite.noise import image_bank, image_further, image_unseen, artefacts  #
 
 # isort: on
 from imc_lite.noise.planes import IMAGE_NOISE
+from imc_lite.noise.registry import check_seed
 
 IMAGE_KINDS = IMAGE_NOISE.names("bank")
 FURTHER_KINDS = IMAGE_NOISE.names("further")
@@ -35,14 +36,19 @@ def apply_to_image(image: np.ndarray, kind: str, severity: int, seed: int) -> np
         An array of the same shape and dtype.
 
     Raises:
-        ImcError: unknown kind, no such severity, or an array that is no picture.
+        ImcError: unknown kind, no such severity or seed, or an array that is no picture.
     """
     noise = IMAGE_NOISE.find(kind)
     level = noise.level(severity)
+    check_seed(seed)
+    if not isinstance(image, np.ndarray):
+        raise ImcError(f"a picture must be an array, not {type(image).__name__}; load it: imc_lite.load_image")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
         raise ImcError(f"a picture must be [H, W] or [H, W, 3], not {list(image.shape)}; convert it first")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise ImcError(f"a picture must be uint8 or float within 0-1, not {image.dtype}; convert it first")
+    if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 1):
+        raise ImcError("a picture of float must be within 0-1, without NaN; scale it, or convert it to uint8")
     values = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
     planes = values[..., None] if values.ndim == 2 else values
     if is_grey(planes):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -50,7 +51,7 @@ class NoiseKind(Generic[Function]):
         Raises:
             ImcError: there is no such severity.
         """
-        if severity not in range(1, len(self.levels) + 1):
+        if isinstance(severity, bool) or not isinstance(severity, Integral) or not 1 <= severity <= len(self.levels):
             raise ImcError(
                 f"severity {shown(severity)} is out of range: choose 1 (mild) to {len(self.levels)} (severe)"
             )
@@ -61,6 +62,16 @@ class NoiseKind(Generic[Function]):
         logarithms, and no less than 1 nor more than the highest."""
         rising = np.argsort(self.levels)
         return float(np.interp(np.log(level), np.log(self.levels)[rising], 1.0 + rising))
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what numpy draws nothing from.
+
+    Raises:
+        ImcError: it is no whole number, or below zero.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ImcError(f"seed {shown(seed)} cannot be used: give a whole number from 0 on")
 
 
 class Registry(Generic[Function]):

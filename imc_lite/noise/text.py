@@ -6,8 +6,10 @@ import zlib
 
 import numpy as np
 
+from imc_lite.errors import ImcError
 from imc_lite.noise import text_bank, text_unseen  # noqa: F401 (importing them registers their kinds)
 from imc_lite.noise.edits import TEXT_NOISE, Damaged
+from imc_lite.noise.registry import check_seed
 
 TEXT_KINDS = TEXT_NOISE.names("bank")
 
@@ -24,7 +26,7 @@ def apply_to_text(text: str, kind: str, severity: int, seed: int) -> str:
         seed: any non-negative integer.
 
     Raises:
-        ImcError: unknown kind, or no such severity.
+        ImcError: unknown kind, no such severity or seed, or no text.
     """
     return damage_text(text, kind, severity, seed).text
 
@@ -33,7 +35,12 @@ def damage_text(text: str, kind: str, severity: int, seed: int) -> Damaged:
     """Like `apply_to_text`, with a record of every damaged place."""
     noise = TEXT_NOISE.find(kind)
     level = noise.level(severity)
-    rng = np.random.default_rng([seed, severity, zlib.crc32(kind.encode()), zlib.crc32(text.encode())])
+    check_seed(seed)
+    if not isinstance(text, str):
+        raise ImcError(f"a question must be text, not {type(text).__name__}")
+    # Half a surrogate pair, as a file name may hold, has no bytes of its own.
+    data = text.encode("utf-8", "replace")
+    rng = np.random.default_rng([seed, severity, zlib.crc32(kind.encode()), zlib.crc32(data)])
     words = text.split()
     edits = sorted(noise.function(words, level, rng), key=lambda e: e.start)
     if not edits:

@@ -79,7 +79,7 @@ class Matcher:
         kind = max(by_kind, key=by_kind.__getitem__)
         if self.bias_field is not None and kind in ("clean", "bias_field"):
             both = by_kind["clean"] + by_kind["bias_field"]
-            biased = 1 / (1 + np.exp(-float(self.bias_field.log_odds(values)[0])))
+            biased = float(1 / (1 + np.exp(-float(self.bias_field.log_odds(values)[0]))))
             kind, by_kind["clean"] = ("bias_field" if biased > 0.5 else "clean"), both * (1 - biased)
             by_kind["bias_field"] = both * biased
         inside = np.where([k == kind for k in self.kinds], probabilities, 0)

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imc_lite.errors import ImcError, shown
+from imc_lite.errors import UNREADABLE, ImcError, shown
 from imc_lite.files import write_atomically
 from imc_lite.images.dicom.windows import OWN, canonical
 from imc_lite.noise.registry import BANK_VERSION
 from imc_lite.pdc.bias_field import BiasFieldClassifier
 from imc_lite.pdc.familiarity import Familiarity
 from imc_lite.pdc.features import QUADRANTS, TOKENS
+from imc_lite.pdc.fitting_together import check_fit
 from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS_VERSION
@@ -195,7 +196,8 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
         named_by = header.pop("noise_encoder", None)
         if "window" in header and header["window"] != _window(header["window"]):
             raise ValueError("no window")
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        check_fit(matcher, maps, clean)
+    except (OSError, SafetensorError, *UNREADABLE) as error:
         raise ImcError(f"{shown(path)} holds no readable prototypes; {REBUILD}") from error
     for name, value in {**wanted, "bank": BANK_VERSION}.items():
         if header.get(name) != value:

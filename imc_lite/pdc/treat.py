@@ -18,7 +18,7 @@ from imc_lite.results import ImageReport, Noise
 SURE = 0.99  # of what the pixels show
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Treated:
     """What the language model is shown, and what was done to get there.
 
@@ -81,7 +81,7 @@ def treat_picture(
     return Treated(tokens, report, restored, perceived - began, time.perf_counter() - perceived)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RestoredPicture:
     """A picture for a model that is shown pixels, and not the tokens of this encoder.
 
@@ -131,7 +131,7 @@ def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[Im
     return judge(prototypes, look), look.score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """Which noise a picture carries.
 

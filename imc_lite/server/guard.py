@@ -98,7 +98,10 @@ class Guard:
             self._check_key(scope)
         body = bytearray()
         if scope["method"] not in ("POST", "PUT", "PATCH"):
-            return await self._run(scope, body, receive, send, budget)
+            if works:  # it may wait for an upstream
+                return await self._run(scope, body, receive, send, budget)
+            await self.app(scope, receive, send)
+            return True
         try:
             try:
                 await budget.wait(self._read(receive, body))

@@ -36,8 +36,8 @@ ALARM = 0.9  # above this the assessor has known words doubted too
 DAMAGED = 0.5  # above this lost words are looked for: the model's own verdict
 FOREIGN = "its words are not English ones, and only English questions are repaired"
 SPENT = (
-    "the work that a question is given was spent before all of it was checked; what is not among the edits was left as "
-    "it was asked"
+    "it takes more work than a question is given (too long, too damaged, or of too many rare words); what is not among "
+    "the edits was left as it was asked"
 )
 
 

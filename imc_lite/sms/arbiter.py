@@ -144,7 +144,9 @@ def _far_fetched(source: str, target: Candidate, others: Sequence[Candidate], le
     if target.text in lexicon.domain or target.text in lexicon.terms:
         near = [c.text for c in others if c.text in lexicon.terms and c.cost <= target.cost + NEAR]
         return target.text in lexicon.terms and any(not guard.same_stem(text, target.text) for text in near)
-    if len(source) <= SHORT or (len(source) < LONG and lexicon.rank[target.text] >= SELDOM):
+    if (rank := lexicon.rank.get(target.text)) is None:  # put together from a prefix and a word of medicine
+        return False
+    if len(source) <= SHORT or (len(source) < LONG and rank >= SELDOM):
         return True
     return any(c.text in lexicon.terms and c.cost <= target.cost + NEAR for c in others)
 

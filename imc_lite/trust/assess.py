@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from imc_lite.trust.rewording import check_wording
 
 STRANGE = "a kind of picture that the model does not know"
 BLIND = "the answer does not rest on the picture: it comes without it as well"
-
+CUT = "the answer was cut off before its end, and nobody knows how often such are right"
 WAVERING = "the same question in other words gets another answer"
 
 
@@ -56,7 +57,7 @@ def check_asked(max_risk: float | None, wording: bool, confidence: Confidence | 
         raise ImcError("this confidence was fitted without other wordings; fit it: imc-lite calibrate --check-wording")
     if max_risk is None:
         return
-    if isinstance(max_risk, bool) or not isinstance(max_risk, (int, float)) or not 0 <= max_risk <= 1:
+    if isinstance(max_risk, bool) or not isinstance(max_risk, Real) or not 0 <= max_risk <= 1:
         raise ImcError(f"max_risk is {max_risk!r}; give a share from 0 to 1")
     if confidence is None or not here:
         raise ImcError(
@@ -82,7 +83,7 @@ def assess(
     deadline: Deadline = NEVER,
     wording: bool = False,
 ) -> Trust:
-    """How sure an answer is.
+    """How sure an answer is; of one that was cut off it is not known.
 
     Args:
         model: that answered.
@@ -92,7 +93,7 @@ def assess(
         tokens: float32 [N, D], of the picture as the model was shown it.
         image: the verdict on the picture.
         max_risk: above it the answer is not to be given.
-        deadline: looked at before every pass.
+        deadline: looked at before every pass, but not between those of other wordings.
         wording: whether other wordings of the question are asked too.
 
     Raises:
@@ -102,6 +103,10 @@ def assess(
     rests = reliance(model, question, generation.text, generation.logprobs, deadline)
     deadline.check()
     again = check_wording(model, question, generation, tokens) if wording else None
+    deadline.check()
+    if generation.cut and confidence is not None:
+        # Its end is not known, and with it neither whether it is right nor whether it would come without the picture.
+        return Trust(None, raw, rests, Selective(1.0, max_risk is None or max_risk >= 1, (CUT,)), again)
     if confidence is None or raw is None:
         return Trust(None, raw, rests, None, again)
     distance, familiar = confidence.familiar(tokens)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from imc_lite.errors import ImcError, shown
+from imc_lite.errors import UNREADABLE, ImcError, shown
 from imc_lite.files import write_atomically
 from imc_lite.pdc.familiarity import Familiarity
 from imc_lite.results import ImageReliance, ImageReport, Rewording
@@ -193,9 +193,12 @@ def load_confidence(path: Path, identity: dict[str, str], version: str) -> Confi
         rule, reworded = rules
         if rule is None or rule.weights.shape != (len(EVIDENCE),) or centres.shape[1] != directions.shape[0]:
             raise ValueError("shapes that do not fit")
+        numbers = [*known.values(), *(value for r in rules if r is not None for value in (r.bias, *r.weights))]
+        if not all(np.isfinite(found).all() for found in (centres, directions, numbers)):
+            raise ValueError("what is no number")
         if reworded is not None and reworded.weights.shape != (len(EVIDENCE) + 1,):
             raise ValueError("shapes that do not fit")
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, SafetensorError, *UNREADABLE) as error:
         raise ImcError(f"{shown(path)} holds no readable confidence; {REFIT}") from error
     # An encoder in 8 bits takes what was fitted for the float32 one, as it takes its prototypes.
     for name, value in {**identity, "version": version.removesuffix("-int8")}.items():

@@ -54,7 +54,8 @@ def read_labelled(path: Path) -> list[Labelled]:
     try:
         if path.stat().st_size > LARGEST:
             raise ImcError(f"{shown(path)} is larger than {LARGEST >> 20} MiB; give fewer cases")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not `splitlines`, which also parts at characters that JSON texts may hold as they are.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ImcError(f"cannot read {shown(path)}: {error.strerror}; give a file of labelled cases") from error
     except UnicodeDecodeError as error:
@@ -72,7 +73,8 @@ def read_labelled(path: Path) -> list[Labelled]:
             raise ImcError(f'line {number} has an "image", "question" or "answer" that is no text; correct it')
         found.setdefault(path.parent / image, []).append((question, answer))
     if len(found) < FEWEST_PICTURES:
-        raise ImcError(f"{shown(path)} has {len(found)} pictures; give at least {FEWEST_PICTURES}, more are better")
+        many = f"{len(found)} pictures" if len(found) != 1 else "1 picture"
+        raise ImcError(f"{shown(path)} has {many}; give at least {FEWEST_PICTURES}, more are better")
     return [Labelled(image, tuple(asked)) for image, asked in found.items()]
 
 

@@ -49,7 +49,7 @@ def check_wording(model: MLLM, question: str, said: Generation, tokens: np.ndarr
         tokens: float32 [N, D], of the picture as it was shown it.
     """
     asked = reword(question)
-    cut = len(model.encode(said.text)) >= len(said.logprobs)  # there is no end among them
+    cut = said.cut or len(model.encode(said.text)) >= len(said.logprobs)  # there is no end among them
     if cut or not asked:
         return None
     return Rewording(asked, tuple(model.agrees([(way, said.text) for way in asked], tokens)))

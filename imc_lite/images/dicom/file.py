@@ -14,7 +14,9 @@ from imc_lite.errors import ImcError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_INFLATED = 1 << 28
+MAX_INFLATED, SPARE, RATIO = 1 << 28, 1 << 24, 200  # bytes; what is inflated may be so much, and so many times the file
+MOST_ITEMS = 200_000  # of sequences: each becomes an object of hundreds of bytes, whatever it holds
+ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how one begins, in either byte order
 PIECE = 1 << 16  # bytes inflated at a time
 # What the first element of a file without a preamble looks like: group 2 or 8, either byte order.
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
@@ -34,13 +36,17 @@ def read(data: bytes, name: str) -> Dataset:
     """The elements of a file, with a transfer syntax in any case.
 
     Raises:
-        ImcError: pydicom is not installed; not DICOM, or damaged; deflated, and inflates to over 256 MiB.
+        ImcError: pydicom is not installed; not DICOM, or damaged; deflated, and inflates to over 256 MiB or far more
+            than pictures do; of more sequence items than any picture has.
     """
     pydicom = _pydicom()
     if pydicom is None:
         raise ImcError(f"{name} is a DICOM file and pydicom is not installed; install imc-lite[dicom]")
     try:
-        dataset = pydicom.dcmread(_opened(pydicom, data, name), force=True)
+        opened = _opened(pydicom, data, name)
+        if sum(opened.getvalue().count(item) for item in ITEMS) > MOST_ITEMS:
+            raise ImcError(f"{name} has over {MOST_ITEMS:,} sequence items; export the picture without them")
+        dataset = pydicom.dcmread(opened, force=True)
         known = "PixelData" in dataset or "DirectoryRecordSequence" in dataset
         if not known and not any(element.tag.group == 8 for element in dataset):
             raise ImcError(f"{name} is not a DICOM file, or is damaged; export it again")
@@ -86,8 +92,9 @@ def _opened(pydicom: ModuleType, data: bytes, name: str) -> io.BytesIO:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     while not inflater.eof and (piece := inflater.unconsumed_tail or stream.read(PIECE)):
         inflated.write(inflater.decompress(piece, PIECE))
-        if inflated.tell() > MAX_INFLATED:
-            raise ImcError(f"{name} unpacks to over {MAX_INFLATED >> 20} MiB; export it without deflating")
+        most = min(MAX_INFLATED, SPARE + RATIO * len(data))
+        if inflated.tell() > most:
+            raise ImcError(f"{name} unpacks to over {most >> 20} MiB; export it without deflating")
     inflated.write(inflater.flush())  # a few bytes, where a piece ended before them
     if not inflater.eof:
         raise ImcError(f"{name} is a damaged or incomplete DICOM file; export it again")

@@ -82,7 +82,7 @@ def image_pixel(dataset: Dataset, name: str, max_pixels: int) -> ImagePixel:
         if allocated != FLOATS[keyword] or samples != 1 or photometric == "PALETTE COLOR":
             raise ImcError(f"{name} has {keyword} of {samples} samples in {allocated} bits; export it again")
     else:
-        stored = whole_number(dataset, "BitsStored", name, allocated)
+        stored = whole_number(dataset, "BitsStored", name, whole_number(dataset, "HighBit", name, allocated - 1) + 1)
         high_bit = whole_number(dataset, "HighBit", name, stored - 1)
         signed = whole_number(dataset, "PixelRepresentation", name, 0) == 1
     if allocated not in (1, 8, 16, 32, 64):
@@ -144,7 +144,10 @@ def whole_number(dataset: Dataset, keyword: str, name: str, default: int | None 
             raise ImcError(f"{name} lacks {keyword}; export it again")
         return default
     try:
-        return int(value)  # type: ignore[call-overload, no-any-return]  # what is no number raises
+        found = int(value)  # type: ignore[call-overload]  # what is no number raises
+        if found != float(str(value)):
+            raise ValueError
+        return found
     except (TypeError, ValueError, OverflowError):
         raise ImcError(f"{name} has a {keyword} that is not one whole number; export it again") from None
 

@@ -17,6 +17,8 @@ from imc_lite.images.dicom.image_pixel import element, numbers
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+WORDS = 8  # of a segmented palette's shortest segment that gives an entry, an opcode, a length and an offset among them
+
 
 @dataclass(frozen=True)
 class LookupTable:
@@ -64,7 +66,8 @@ def read_table(
         segments = element(item, f"Segmented{prefix}Data", name)
         if isinstance(segments, bytes):
             words = np.frombuffer(segments[: len(segments) // 2 * 2], f"{order}u2") if bits > 8 else segments
-            entries = _expanded([int(w) for w in words], bits > 8, count)
+            # No segment of so many words gives less than an entry; what comes behind is not needed.
+            entries = _expanded([int(w) for w in words[: WORDS * count]], bits > 8, count)
             if entries is not None:
                 return LookupTable(first, entries, bits)
     else:

@@ -47,17 +47,18 @@ class Decoder:
         self.length = 0
         if length <= self.capacity:
             return
-        self.capacity = -(-length // CACHE_STEP) * CACHE_STEP
-        self.binding = self.session.io_binding()
-        size = (1, self.shape["kv_heads"], self.capacity, self.shape["head_dim"])
-        self.buffers = []
+        capacity = -(-length // CACHE_STEP) * CACHE_STEP
+        binding, buffers = self.session.io_binding(), []
+        size = (1, self.shape["kv_heads"], capacity, self.shape["head_dim"])
         for i in range(self.shape["layers"]):
             for s in "kv":
                 buffer = np.zeros(size, np.float32)
                 place = ("cpu", 0, np.float32, size, buffer.ctypes.data)
-                self.binding.bind_input(f"past_{i}_{s}", *place)
-                self.binding.bind_output(f"present_{i}_{s}", *place)
-                self.buffers.append(buffer)
+                binding.bind_input(f"past_{i}_{s}", *place)
+                binding.bind_output(f"present_{i}_{s}", *place)
+                buffers.append(buffer)
+        # All at once, and last: where memory is short, the next answer finds what was there before.
+        self.binding, self.buffers, self.capacity = binding, buffers, capacity
 
     def extend(self, embeds: np.ndarray, last: int = 1, keep: int = 0) -> np.ndarray:
         """Append embeddings to the sequence.

@@ -175,7 +175,7 @@ class OrtMLLM(BaseMLLM):
         deadline: Deadline = NEVER,
         fixed: bool = False,
     ) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, the end token last: float32 [T_i] each.
+        """Log-probability of every token of each candidate answer, the end token last: float32 [T_i + 1] each.
 
         A `fixed` prompt without a picture, one that is asked again and again, is read once.
         """

@@ -121,7 +121,7 @@ class ExportedMLLM(BaseMLLM):
     def score(
         self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER
     ) -> list[np.ndarray]:
-        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i] each.
+        """Log-probability of every token of each candidate answer, then that it ends there: float32 [T_i + 1] each.
 
         Raises:
             ImcError: prompt and candidates do not fit the context, or the bundle holds no language model.

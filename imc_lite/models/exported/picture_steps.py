@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from imc_lite.models.picture_shape import check_sides
+
 
 def prepare(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     """The pixels that the tower takes of a picture.
@@ -25,7 +27,11 @@ def prepare(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
 
     Returns:
         float32 [views, 3, h, w], or [patches, values].
+
+    Raises:
+        ImcError: the picture is too thin.
     """
+    check_sides(image)
     picture = Image.fromarray(np.ascontiguousarray(image))
     if spec["pad"] is not None:
         picture = ImageOps.pad(picture, (spec["pad"], spec["pad"]))

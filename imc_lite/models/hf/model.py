@@ -18,6 +18,7 @@ from torch import nn
 from imc_lite.models.base import Perception, check_room
 from imc_lite.models.hf.families import family_of
 from imc_lite.models.hf.parts import parts_of
+from imc_lite.models.picture_shape import check_sides
 from imc_lite.models.special_tokens import defuse
 from imc_lite.models.torch_base import TorchMLLM
 
@@ -140,12 +141,17 @@ class HfMLLM(TorchMLLM):
         return text, {"add_special_tokens": not (start and text.startswith(start))}
 
     def inputs(self, prompt: str, image: np.ndarray | None) -> dict[str, torch.Tensor]:
-        """What the model takes for a question and at most one picture, uint8 [H, W, 3]."""
+        """What the model takes for a question and at most one picture, uint8 [H, W, 3].
+
+        Raises:
+            ImcError: the picture is too thin.
+        """
         text, how = self.written(prompt, image is not None)
         options = {"return_tensors": "pt", **how}
         if image is None:
             found = self.processor.tokenizer([text], **options)
         else:
+            check_sides(image)
             picture = Image.fromarray(np.ascontiguousarray(image))
             if self.family.side is not None:
                 picture = ImageOps.pad(picture, (self.family.side,) * 2)

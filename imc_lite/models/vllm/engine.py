@@ -72,7 +72,7 @@ class Engine:
 
         Raises:
             DeadlineError: the answer is no longer wanted.
-            ImcError: the engine does not take the request, or has failed.
+            ImcError: the engine does not take the request, has failed, or was closed.
         """
         came: queue.SimpleQueue[RequestOutput | Exception | None] = queue.SimpleQueue()
         running = asyncio.run_coroutine_threadsafe(self._follow(prompt, params, came), self._loop)
@@ -80,8 +80,10 @@ class Engine:
             while True:
                 deadline.check()
                 try:
-                    item = came.get(timeout=None if deadline is NEVER else POLL)
+                    item = came.get(timeout=POLL)
                 except queue.Empty:
+                    if not self.close.alive:  # nobody is left who would put anything in
+                        raise ImcError("vLLM was closed before it had answered; open the model again") from None
                     continue
                 if item is None:
                     return

@@ -133,7 +133,7 @@ class VllmMLLM(HfMLLM):
         chances = written.logprobs or []
         logprobs = tuple(found[i].logprob for i, found in zip(written.token_ids, chances, strict=True))
         top = () if not top_logprobs else tuple(self._likeliest(ids, chances, top_logprobs))
-        return Generation(self.decode(ids), logprobs, top)
+        return Generation(self.decode(ids), logprobs, top, cut=len(written.token_ids) == len(ids))
 
     def score(
         self, prompt: str, candidates: Sequence[str], tokens: np.ndarray | None = None, deadline: Deadline = NEVER

@@ -88,7 +88,7 @@ def build_prototypes(
             encoder whose statistics are the same for all, or ONNX Runtime is not installed.
     """
     if len(images) < FEWEST:
-        raise ImcError(f"{len(images)} pictures are too few for prototypes; give at least {FEWEST}")
+        raise ImcError(f"too few pictures for prototypes ({len(images)}); give at least {FEWEST}")
     rng = np.random.default_rng(seed)
     chosen = [images[i] for i in sorted(rng.permutation(len(images))[:limit])]
     for path in chosen:  # nobody should wait for hours to hear that the last one cannot be read
