@@ -56,7 +56,7 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         if not is_stream(path):
             target = Path(os.path.realpath(path))
             found = _look(target)
-            if found is not None and any(_is_at(found, given) for given in inputs if given is not None):
+            if found is not None and any(_leads_to(found, given) for given in inputs if given is not None):
                 raise ImcError(f"{shown(path)} is both input and output; choose another output file")
             if not stat.S_ISDIR(os.stat(target.parent).st_mode):
                 raise _os_error(errno.ENOTDIR)
@@ -193,7 +193,7 @@ def _look(target: Path) -> os.stat_result | None:
     return found
 
 
-def _is_at(found: os.stat_result, path: Path) -> bool:
+def _leads_to(found: os.stat_result, path: Path) -> bool:
     try:
         return os.path.samestat(found, os.stat(path))
     except (OSError, ValueError):  # what cannot be looked at will be said of that input

@@ -139,7 +139,7 @@ def test_the_next_request_about_a_picture_spares_its_encoder(client, picture):
     first, second, plain = timings(), timings(), timings(pdc=False, sms=False)
     assert second["perceive"] == second["calibrate"] == 0 < plain["perceive"]
     # Looked up, not made again; how long either takes hangs on what else the machine does.
-    assert max(second["repair"], plain["repair"]) < first["repair"] / 10
+    assert max(second["repair"], plain["repair"]) < first["repair"] / 50
 
 
 def test_log_probabilities_are_openais(client, imc, chest, picture):

@@ -130,14 +130,11 @@ def _parse(data: bytes, number: int) -> dict[str, Any]:
         given = json.loads(data.decode("utf-8"), object_pairs_hook=partial(_once, number))
     except UnicodeDecodeError as error:
         raise ImcError(f"line {number} is not UTF-8 text; save the file as UTF-8") from error
-    except ImcError:
-        raise
-    except ValueError as error:
-        if not isinstance(error, json.JSONDecodeError):
-            raise ImcError(
-                f"line {number} is not JSON that can be read (a number of too many digits); write it as text"
-            ) from error
+    except json.JSONDecodeError as error:
         raise ImcError(f"line {number} is not JSON; write one object a line") from error
+    except ValueError as error:
+        why = "is not JSON that can be read (a number of too many digits)"
+        raise ImcError(f"line {number} {why}; write it as text") from error
     except RecursionError as error:
         raise ImcError(f"line {number} is nested too deeply; write one flat object a line") from error
     if not isinstance(given, dict):

@@ -54,6 +54,7 @@ def inspect(
     imc-lite inspect incoming/ --fail-on not-gradable,unknown,gaussian:4 --csv verdicts.csv
     imc-lite inspect incoming/ --baseline usual.json --fail-on drift --html report.html
     """
+    from imc_lite.files import check_output
     from imc_lite.gate.baseline import Baseline, Origin, check_origin, load_baseline
     from imc_lite.gate.drift import compare
     from imc_lite.gate.find import find_pictures
@@ -71,8 +72,8 @@ def inspect(
     _check_outputs([csv, html, report], baseline)
     then = load_baseline(baseline) if baseline else None
     found = find_pictures(images)
-    pictures = [Path(candidate.path) for candidate in found.candidates if candidate.error is None]
-    _check_outputs([csv, html, save_baseline, report], *pictures)
+    for output in filter(None, (csv, html, save_baseline, report)):
+        check_output(output, *(Path(candidate.path) for candidate in found.candidates))
     imc = choice.open_encoder(file)
     origin = Origin.of(imc, **view) if baseline or save_baseline else None
     if baseline and then and origin:

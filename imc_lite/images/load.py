@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from imc_lite.errors import ImcError, shown
+from imc_lite.images.arrays import check_array
 from imc_lite.images.dicom.file import is_dicom
 from imc_lite.images.raster import load_raster
 
@@ -121,14 +122,9 @@ def _read_stream(stream: BinaryIO) -> bytes:
 
 
 def _from_array(array: np.ndarray, most: int) -> np.ndarray:
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or 0 in array.shape:
-        raise ImcError(f"an image array must be [H, W] or [H, W, 3], not {list(array.shape)}; convert it first")
+    check_array(array)
     if array.shape[0] * array.shape[1] > most:
         raise ImcError(f"image array has over {most // 1_000_000} million pixels; scale it down first")
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ImcError("an image array of float must be within 0-1, without NaN; scale it, or convert it to uint8")
-        array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImcError(f"an image array must be uint8, or float within 0-1, not {shown(array.dtype)}; convert it first")
+        array = np.rint(array * 255).astype(np.uint8)
     return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)

@@ -46,16 +46,15 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
     Raises:
         ImcError: unknown kind, or no such severity.
     """
-    if kind != "clean":
-        if kind not in DRAWN:
-            raise ImcError(f"unknown image noise {shown(kind)!r}: choose clean or one of {', '.join(DRAWN)}")
-        IMAGE_NOISE.find(kind).level(severity)
+    if kind not in ("clean", *DRAWN):
+        raise ImcError(f"unknown image noise {shown(kind)!r}: choose clean or one of {', '.join(DRAWN)}")
+    level = 0.0 if kind == "clean" else IMAGE_NOISE.find(kind).level(severity)
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), severity])
     met = resize_picture(image, size_filling(image.shape, _between(*SIDES, rng)))
     if kind != "clean" and rng.random() < AS_THE_BANK:
         met = apply_to_image(met, kind, severity, int(rng.integers(2**31)))
     elif kind != "clean":
-        level = IMAGE_NOISE.find(kind).level(severity) * float(np.exp(rng.uniform(-STRENGTH, STRENGTH)))
+        level *= float(np.exp(rng.uniform(-STRENGTH, STRENGTH)))
         shared = is_grey(met) and rng.random() >= OWN_FIELDS
         planes = (met[..., :1] if shared else met).astype(np.float64) / 255
         noisy = np.rint(255 * np.clip(DRAWN[kind](planes, level, rng), 0, 1))

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from imc_lite.errors import ImcError
+from imc_lite.images.arrays import check_array
 from imc_lite.images.grey import is_grey
 
 # Importing them registers their kinds, which are listed in this order.
@@ -41,14 +41,7 @@ def apply_to_image(image: np.ndarray, kind: str, severity: int, seed: int) -> np
     noise = IMAGE_NOISE.find(kind)
     level = noise.level(severity)
     check_seed(seed)
-    if not isinstance(image, np.ndarray):
-        raise ImcError(f"a picture must be an array, not {type(image).__name__}; load it: imc_lite.load_image")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
-        raise ImcError(f"a picture must be [H, W] or [H, W, 3], not {list(image.shape)}; convert it first")
-    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise ImcError(f"a picture must be uint8 or float within 0-1, not {image.dtype}; convert it first")
-    if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 1):
-        raise ImcError("a picture of float must be within 0-1, without NaN; scale it, or convert it to uint8")
+    check_array(image)
     values = image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
     planes = values[..., None] if values.ndim == 2 else values
     if is_grey(planes):

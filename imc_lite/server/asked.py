@@ -56,7 +56,6 @@ class Asked:
         n = self._body.get("n")
         self.choices = n if isinstance(n, int) and n > 1 else 1
         self._text, self._picture = _places(self._body)
-        self._others = [place for place in _urls(_messages(self._body)) if place != self._picture]
 
     @property
     def model(self) -> str:
@@ -76,7 +75,8 @@ class Asked:
     @property
     def others(self) -> list[str]:
         """The URLs of all other pictures: of earlier messages, and beside that one."""
-        return [holder[name] for holder, name in self._others]
+        mine = None if self._picture is None else self._picture[0]
+        return [holder[name] for holder, name in _urls(_messages(self._body)) if holder is not mine]
 
     @property
     def unread(self) -> list[str]:

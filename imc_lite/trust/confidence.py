@@ -193,11 +193,11 @@ def load_confidence(path: Path, identity: dict[str, str], version: str) -> Confi
         rule, reworded = rules
         if rule is None or rule.weights.shape != (len(EVIDENCE),) or centres.shape[1] != directions.shape[0]:
             raise ValueError("shapes that do not fit")
+        if reworded is not None and reworded.weights.shape != (len(EVIDENCE) + 1,):
+            raise ValueError("shapes that do not fit")
         numbers = [*known.values(), *(value for r in rules if r is not None for value in (r.bias, *r.weights))]
         if not all(np.isfinite(found).all() for found in (centres, directions, numbers)):
             raise ValueError("what is no number")
-        if reworded is not None and reworded.weights.shape != (len(EVIDENCE) + 1,):
-            raise ValueError("shapes that do not fit")
     except (OSError, SafetensorError, *UNREADABLE) as error:
         raise ImcError(f"{shown(path)} holds no readable confidence; {REFIT}") from error
     # An encoder in 8 bits takes what was fitted for the float32 one, as it takes its prototypes.
