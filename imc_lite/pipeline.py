@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from imc_lite.errors import ImcError
-from imc_lite.images.load import LoadedImage, Source, load_shown
+from imc_lite.images.load import LoadedImage, Source, load_shown, path_of
 from imc_lite.models.base import MLLM, Perception, check_counts, optional_arguments, versions
 from imc_lite.models.deadline import NEVER, Deadline
 from imc_lite.models.remembered import Remembered
@@ -64,12 +64,13 @@ class IMC:
         self.confidence = confidence
         self.model, self.prototypes, self.sms, self.upstream = model, prototypes, sms, upstream
         self._recent: RecentPictures[Treated] = RecentPictures()
+        self._restored: RecentPictures[RestoredPicture] = RecentPictures()
         self._repaired: Remembered[str, QuestionReport] = Remembered()
         self._elsewhere = None
         if upstream is not None:
             from imc_lite.upstream.answering import UpstreamAnswers
 
-            self._elsewhere = UpstreamAnswers(upstream, model, prototypes)
+            self._elsewhere = UpstreamAnswers(upstream, model, prototypes, self._restored)
 
     @classmethod
     def from_pretrained(
@@ -158,7 +159,7 @@ class IMC:
             ImcError: the image cannot be used, the model has no prototypes, or they were built with another window.
         """
         found = inspect(self.model, self.noise_prototypes(), self.load(image, window, frame).pixels)
-        return replace(found, path=_path(image))
+        return replace(found, path=path_of(image))
 
     def noise_prototypes(self) -> Prototypes:
         """The prototypes that noise is read from.
@@ -188,7 +189,8 @@ class IMC:
 
         Args and errors are those of `inspect`.
         """
-        return restore_picture(self.model, self.noise_prototypes(), self.load(image, window, frame).pixels)
+        treat = partial(restore_picture, self.model, self.noise_prototypes())
+        return self._restored.get(self.load(image, window, frame).pixels, treat).own()
 
     def answer(
         self,
@@ -252,8 +254,7 @@ class IMC:
         repaired = time.perf_counter()
         if isinstance(seen, Treated):
             generation = self.model.generate(report.repaired, seen.tokens, max_new_tokens, tell, deadline, **more)
-            answered = {"id": self.model.id, "version": self.model.version}
-            decoded = time.perf_counter()
+            answered, decoded = {"id": self.model.id, "version": self.model.version}, time.perf_counter()
             known = (self.model, self.confidence, report.repaired)
             trust = assess(*known, generation, seen.tokens, seen.report, max_risk, deadline, check_wording)
         else:
@@ -271,12 +272,13 @@ class IMC:
             id=id,
             answer=generation.text if given else None,
             **vars(trust),
-            image=replace(seen.report, path=_path(image)),
+            image=replace(seen.report, path=path_of(image)),
             question=report,
             timings_ms={k: round(v * 1000, 3) for k, v in marks.items()},
             model=answered,
             versions=versions(self.model),
             top_logprobs=generation.top_logprobs if given else (),
+            cut=generation.cut,
         )
 
     def load(self, image: Source | LoadedImage, window: str | None = None, frame: int | None = None) -> LoadedImage:
@@ -294,7 +296,3 @@ class IMC:
         if self.prototypes is not None:
             self.prototypes.check_window(loaded.window)
         return loaded
-
-
-def _path(image: Source | LoadedImage) -> str | None:
-    return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None

@@ -122,7 +122,8 @@ class Result:
     answered and did not give them. `image_reliance` is None there, and `selective` where there is no confidence.
     `rewording` is there where it was asked for and the question has other wordings.
 
-    `top_logprobs` are those of `Generation`, where they were asked for; they are not part of the JSON.
+    `top_logprobs` are those of `Generation`, where they were asked for, and so is `cut`, whether the answer was cut off
+    at its most tokens; they are not part of the JSON.
     """
 
     answer: str | None
@@ -138,6 +139,7 @@ class Result:
     id: str | None = None
     versions: dict[str, str] = field(default_factory=dict, repr=False)
     top_logprobs: tuple[tuple[TokenLogprob, ...], ...] = field(default=(), repr=False)
+    cut: bool = field(default=False, repr=False)
 
     def __repr__(self) -> str:
         noise = f", noise={self.image.noise.kind!r}" if self.image.noise else ""
@@ -148,7 +150,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """The row that `--json` prints; see docs/json.md for the stable schema."""
         row = asdict(self)
-        del row["top_logprobs"]
+        del row["top_logprobs"], row["cut"]
         row["question"] = self.question.to_dict()
         if self.selective is not None:
             row["selective"]["reasons"] = list(self.selective.reasons)

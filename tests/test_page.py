@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,43 @@ def test_dicom_brings_its_window_and_frame(page):
     page.wait(lambda: page["verdict"].text.startswith("low contrast"))
     page.ask("What modality is this?")
     assert page["answer"].text and page["error"].text == ""
+
+
+def test_another_frame_is_damaged_anew(page, tmp_path):
+    """What is asked about is the frame that the form names, with the noise that it names."""
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm")
+    frames = np.stack([dataset.pixel_array, dataset.pixel_array[::-1]])
+    dataset.NumberOfFrames, dataset.PixelData = 2, frames.tobytes()
+    dataset.save_as(tmp_path / "two.dcm")
+    page.choose(tmp_path / "two.dcm")
+    page["kind"].send_keys("low contrast")
+    page.wait(lambda: page["verdict"].text.startswith("low contrast"))
+    before = page.run("return picture")
+    page["frame"].clear()
+    page["frame"].send_keys("2", Keys.TAB)
+    page.wait(lambda: page.run("return picture") != before)
+    page.wait(lambda: page["seen"].is_displayed())
+    assert page["kind"].get_attribute("value") == "low_contrast" and page["error"].text == ""
+
+
+def test_a_file_that_cannot_be_read_is_said_and_the_last_one_counts(page, chest):
+    page.choose(chest)
+    page.run("""
+      const gone = () => Promise.reject(new DOMException("gone", "NotFoundError"));
+      take({ name: "x.png", slice: () => ({ arrayBuffer: gone }) });
+    """)
+    page.wait(lambda: "cannot be read" in page["error"].text)
+    # The large one is still being read when the small one is there.
+    script = """
+      take(new File([new Uint8Array(40e6)], "large.png"));
+      take(new File([Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0))], "small.jpg"));
+    """
+    small = base64.b64encode(chest.read_bytes()).decode()
+    page.run(script, small)
+    page.wait(lambda: page["error"].text == "" and page["seen"].is_displayed())
+    time.sleep(1)
+    assert page.run("return original").endswith(small) and page["error"].text == ""
 
 
 def test_the_page_asks_for_the_key(browser, default_bundle, tmp_path, chest):

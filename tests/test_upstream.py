@@ -535,6 +535,51 @@ def test_a_picture_that_was_fetched_goes_on_as_the_file_that_was_judged(strict, 
 
 
 @slow
+def test_pictures_of_other_messages_go_on_as_the_files_that_were_judged(strict, upstream, chest):
+    """Who answers would fetch an address anew, and could be given another picture."""
+    asked = []
+
+    def answer(handler: Handler) -> None:
+        if handler.command == "GET":
+            asked.append(handler.path)
+            handler.whole(200, chest.read_bytes(), "image/jpeg")
+        else:
+            complete(handler)
+
+    upstream.answer = answer
+    url = upstream.url.replace("/v1", "/latest.jpg")
+    earlier = [*ask(url, "What is this?"), {"role": "assistant", "content": "an x-ray"}]
+    status, _, _ = post(strict, {"messages": [*earlier, {"role": "user", "content": CLEAN}]})
+    assert status == 200 and asked == ["/latest.jpg"]
+    sent = upstream.sent[-1].json["messages"][0]["content"]
+    assert [p["image_url"]["url"] for p in sent if p["type"] == "image_url"] == [
+        data_uri(chest.read_bytes(), "image/jpeg")
+    ]
+
+
+@slow
+def test_a_picture_is_encoded_once_in_a_conversation(server, upstream, picture):
+    times = []
+    for question in (CLEAN, "What body part is shown?"):
+        _, _, raw = post(server, {"messages": ask(picture, question)})
+        times.append(json.loads(raw)["imc"]["timings_ms"]["perceive"])
+    assert times[1] == 0
+
+
+@slow
+def test_a_call_of_a_tool_has_no_answer_and_tokens_are_counted(server, upstream):
+    def count() -> float:
+        text = server.request("GET", "/metrics", None, {"Authorization": f"Bearer {KEY}"})[2].decode()
+        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("imc_answer_tokens_total "))
+
+    before = count()
+    call = chunk({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls")
+    got = stream(server, upstream, chunk({"role": "assistant", "content": ""}), call, USAGE, DONE)
+    assert json.loads(got[1][6:])["imc"]["answer"] is None
+    assert count() - before == json.loads(USAGE[6:])["usage"]["completion_tokens"] > 0
+
+
+@slow
 def test_models(server, strict, upstream):
     listed = b'{"object":"list", "data":[{"id":"a/b:7b","object":"model","created":1,"owned_by":"library"}]}'
     upstream.answer = lambda handler: handler.whole(200, listed)

@@ -95,6 +95,11 @@ def load_shown(
     )
 
 
+def path_of(source: object) -> str | None:
+    """The path that a source is, as text; None where it is none."""
+    return os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else None
+
+
 def _read(path: str) -> bytes:
     name = shown(path)
     if path.lstrip()[:5].lower() == "data:":

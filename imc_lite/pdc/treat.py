@@ -106,6 +106,10 @@ class RestoredPicture:
         """As the next question about the picture finds it: in no time."""
         return replace(self, perceive_s=0.0, restore_s=0.0)
 
+    def own(self) -> RestoredPicture:
+        """With pixels that whoever gets them may change; what is remembered stays as it is."""
+        return self if self.pixels is None else replace(self, pixels=self.pixels.copy())
+
 
 def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> RestoredPicture:
     """The verdict on a picture, uint8 [H, W, 3] RGB, which is restored where `treat_picture` would restore it."""

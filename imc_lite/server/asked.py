@@ -73,10 +73,10 @@ class Asked:
         return None if self._picture is None else self._picture[0][self._picture[1]]
 
     @property
-    def others(self) -> list[str]:
-        """The URLs of all other pictures: of earlier messages, and beside that one."""
+    def others(self) -> list[Place]:
+        """Where the URLs of all other pictures stand: of earlier messages, and beside that one."""
         mine = None if self._picture is None else self._picture[0]
-        return [holder[name] for holder, name in _urls(_messages(self._body)) if holder is not mine]
+        return [place for place in _urls(_messages(self._body)) if place[0] is not mine]
 
     @property
     def unread(self) -> list[str]:
@@ -87,8 +87,12 @@ class Asked:
         """Change the question, or the picture's URL; None leaves either as it is."""
         for place, new in ((self._text, question), (self._picture, picture)):
             if place is not None and new is not None:
-                place[0][place[1]] = new
-                self._changed = True
+                self.replace(place, new)
+
+    def replace(self, place: Place, new: str) -> None:
+        """Change what stands in one of `others`."""
+        place[0][place[1]] = new
+        self._changed = True
 
     def encoded(self) -> bytes:
         """The JSON to send: the very bytes that came, where nothing was changed.

@@ -64,7 +64,7 @@ def completion(answers: Answers, ask: Ask) -> dict[str, Any]:
             "index": index,
             "message": {"role": "assistant", "content": answered.result.answer, "refusal": _refusal(answered)},
             "logprobs": _logprobs(answered, ask),
-            "finish_reason": _finish(answered, ask),
+            "finish_reason": _finish(answered),
         }
         for index, answered in enumerate(answers.each)
     ]
@@ -88,7 +88,7 @@ async def events(
     last = len(ask.questions) - 1
 
     def event(index: int, delta: dict[str, Any], whole: Answered | None = None, **more: Any) -> str:
-        logprobs, finish = (None, None) if whole is None else (_logprobs(whole, ask), _finish(whole, ask))
+        logprobs, finish = (None, None) if whole is None else (_logprobs(whole, ask), _finish(whole))
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         chunk = {**_head(ask, pool.model_id, "chat.completion.chunk"), "choices": [choice], **more}
         return _event(chunk | ({"usage": None} if usage else {}))
@@ -143,8 +143,8 @@ def _refusal(answered: Answered) -> str | None:
     return None if found is None or found.refusal is None else f"the answer {found.refusal}"
 
 
-def _finish(answered: Answered, ask: Ask) -> str:
-    return "length" if answered.tokens >= ask.max_new_tokens else "stop"
+def _finish(answered: Answered) -> str:
+    return "length" if answered.result.cut and answered.result.answer is not None else "stop"
 
 
 def _logprobs(answered: Answered, ask: Ask) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from imc_lite.errors import ImcError
+from imc_lite.images.data_uri import file_uri
 from imc_lite.results import ImageReport
 from imc_lite.server import schema
 from imc_lite.server.asked import Asked
@@ -64,28 +65,31 @@ def forward(app: FastAPI, pool: Pool, settings: Settings, upstream: Upstream, me
         began = time.perf_counter()
 
         def row(told: Told) -> Row:
-            metrics.tokens.inc(told.tokens)
             decode = 1000 * (time.perf_counter() - began)
             times = {"decode": decode, "assess": 0.0, "total": sum(mended.timings_ms.values()) + decode}
-            return report(mended, told.id, told.text, told.model or asked.model, times)
+            return report(mended, told.id, told.text or None, told.model or asked.model, times)
+
+        def count(told: Told) -> None:
+            metrics.tokens.inc(told.tokens)
 
         reply, body = await exchange(upstream, "POST", CHAT, asked.encoded(), budget)
         headers = _headers(reply)
         if not 200 <= reply.status < 300:
             return Response(upstream.without_key(await whole(body)), reply.status, headers)
         if headers.get("content-type", "").lower().startswith("text/event-stream"):
-            return StreamingResponse(events(body, upstream, asked.choices, row), reply.status, headers)
-        return Response(with_report(await whole(body), upstream, row), reply.status, headers)
+            return StreamingResponse(events(body, upstream, asked.choices, row, count), reply.status, headers)
+        return Response(with_report(await whole(body), upstream, row, count), reply.status, headers)
 
     async def listed(request: Request) -> tuple[Reply, bytes]:
         """As much as questions, these requests wait for the upstream: they take a place in the line."""
         if not pool.admit():
             raise busy(pool.retry_after())
+        began = time.monotonic()
         try:
             reply, body = await exchange(upstream, "GET", "/models", None, request.state.budget)
             return reply, upstream.without_key(await whole(body))
         finally:
-            pool.leave()
+            pool.leave(time.monotonic() - began)
 
     @app.get("/v1/models", response_model=schema.ModelList, responses=MODELS, tags=["OpenAI"])
     async def models(request: Request) -> Response:
@@ -132,7 +136,7 @@ async def _receive(
 
 
 async def _check_others(asked: Asked, pool: Pool, settings: Settings, budget: Budget) -> None:
-    """What is sent on as it is: pictures of earlier messages, and beside the last of its own.
+    """What is sent on as it is, fetched where it is an address: pictures of earlier messages, and beside the last.
 
     Raises:
         ApiError: one is not known to be gradable, or may stand where nobody can look.
@@ -140,10 +144,14 @@ async def _check_others(asked: Asked, pool: Pool, settings: Settings, budget: Bu
     for kind in asked.unread:
         message = f"a part of type {kind} is not looked at, and no such picture is sent; send it as an image_url"
         raise ApiError(422, message, code="not_gradable")
-    for url in asked.others:
+    for place in asked.others:
+        url = place[0][place[1]]
         picture, unseen = await _receive(url, schema.View(), settings, budget)
         mended = await pool.run(Mend(picture, unseen, None, pdc=True, sms=False), budget)
         _check_gradable(mended.image)
+        if picture is not None and not is_embedded(url):
+            # What was judged is what is sent: who answers would fetch it anew, and could be given something else.
+            asked.replace(place, file_uri(picture.data()))
 
 
 def _check_gradable(image: ImageReport) -> None:

@@ -116,10 +116,11 @@ class Guard:
             _check_type(scope)
             if not self.pool.admit():
                 raise busy(self.pool.retry_after())
+            began = time.monotonic()
             try:
                 return await self._run(scope, body, receive, send, budget)
             finally:
-                self.pool.leave()
+                self.pool.leave(time.monotonic() - began)
         finally:
             self.held -= len(body)
 

@@ -110,20 +110,27 @@ def fetch(url: str, allowed: tuple[str, ...], limit: int, deadline: Deadline) ->
     shown = f"[{host}]" if ":" in host else host
     if f"{shown}:{port}" not in allowed and not (shown in allowed and port == PORTS[parts.scheme]):
         raise ImcError("pictures are not fetched from that host; embed the picture as a data URI")
+    failed: Exception | None = None
     try:
-        return _get(parts, host, port, _address(host, port), limit, deadline)
+        for address in _addresses(host, port):
+            try:
+                return _get(parts, host, port, address, limit, deadline)
+            except OSError as error:  # such as one of IPv6 where there is none; another may do
+                failed = error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ImcError(f"the picture could not be fetched ({type(error).__name__}); embed it as a data URI") from error
+        failed = error
+    raise ImcError(f"the picture could not be fetched ({type(failed).__name__}); embed it as a data URI") from failed
 
 
-def _address(host: str, port: int) -> str:
-    found = {str(item[4][0]) for item in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+def _addresses(host: str, port: int) -> list[str]:
+    """In the order in which they are to be tried."""
+    found = dict.fromkeys(str(item[4][0]) for item in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     try:
         ipaddress.ip_address(host)
     except ValueError:
         if not all(ipaddress.ip_address(a.partition("%")[0]).is_global for a in found):
             raise ImcError("that host's name leads to a private address; embed the picture as a data URI") from None
-    return min(found)
+    return list(found)
 
 
 def _get(parts: SplitResult, host: str, port: int, address: str, limit: int, deadline: Deadline) -> bytes:

@@ -47,6 +47,7 @@ class Pool:
         self._stuck = 0  # what still runs though another worker has taken the model over
         self._threads: list[threading.Thread] = []
         self._mean = 1.0  # seconds a job takes, a moving average
+        self._held = 0.0  # seconds a place in the line is held, likewise; longer, where an upstream answers
         self._open = False
 
     def start(self) -> None:
@@ -94,13 +95,16 @@ class Pool:
             self.inside += 1
             return True
 
-    def leave(self) -> None:
+    def leave(self, seconds: float) -> None:
+        """Give a place back that was held for so long."""
         with self._changed:
             self.inside -= 1
+            self._held += 0.1 * (seconds - self._held)
 
     def retry_after(self) -> int:
         """Seconds until the line has moved on by about half, 1 to 60."""
-        return max(1, min(60, math.ceil(self.inside * self._mean / self.workers / 2)))
+        work = self.inside * self._mean / self.workers
+        return max(1, min(60, math.ceil(max(work, self._held) / 2)))
 
     def submit(self, job: Job[T], budget: Budget) -> Future[T]:
         """Run `job` in a worker; what it raises is in the future. One that is cancelled leaves the line at once."""

@@ -59,8 +59,10 @@ async def whole(body: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([data async for data in body])
 
 
-def with_report(data: bytes, upstream: Upstream, report: Callable[[Told], Row]) -> bytes:
-    """A chat completion of `upstream` with the report in it.
+def with_report(
+    data: bytes, upstream: Upstream, report: Callable[[Told], Row], count: Callable[[Told], object]
+) -> bytes:
+    """A chat completion of `upstream` with the report in it; `count` gets what was read.
 
     Raises:
         UpstreamError: it is none; some servers send an error with the status of a success.
@@ -71,15 +73,21 @@ def with_report(data: bytes, upstream: Upstream, report: Callable[[Told], Row]) 
     if said.get("error") and "choices" not in said:
         raise UpstreamError(f"the upstream answers with an error: {shown(upstream.without_key(error_message(said)))}")
     told.take(said)
+    count(told)
     return _json(said | {"imc": report(told)})
 
 
 async def events(
-    body: AsyncGenerator[bytes, None], upstream: Upstream, choices: int, report: Callable[[Told], Row]
+    body: AsyncGenerator[bytes, None],
+    upstream: Upstream,
+    choices: int,
+    report: Callable[[Told], Row],
+    count: Callable[[Told], object],
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events of `upstream` as they come; the last chunk with a choice carries the report.
 
-    Where none says that it is the last, the report comes in a chunk of its own. What goes wrong is an event too.
+    Where none says that it is the last, the report comes in a chunk of its own. What goes wrong is an event too. At the
+    end `count` gets what was read: how many tokens there are may come after the last choice.
     """
     told, reported, done = Told(), False, False
     try:
@@ -93,8 +101,8 @@ async def events(
                 end = b"\n\n"
             if said is not None:
                 told.take(said)
-                done = done or "error" in said or told.ended(choices)
-                event = upstream.without_key(event) if "error" in said else event
+                done = done or bool(said.get("error")) or told.ended(choices)
+                event = upstream.without_key(event) if said.get("error") else event
             if not reported and said is not None and told.ended(choices):
                 reported = True
                 others = [line + b"\n" for line in event.splitlines() if not line.startswith(b"data:")]
@@ -114,6 +122,7 @@ async def events(
             known = refused(error)
         yield b"data: " + _json(known.body()) + b"\n\n"
     finally:
+        count(told)
         await body.aclose()
 
 

@@ -9,6 +9,7 @@ class Noise(BaseModel):
     kind: str
     severity: int
     probability: float
+    strength: float
 
 
 class ImageReport(BaseModel):

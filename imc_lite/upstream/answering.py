@@ -54,16 +54,22 @@ class Shown:
 class UpstreamAnswers:
     """Shows pictures to an upstream, their noise taken out where that pays."""
 
-    def __init__(self, upstream: Upstream, model: MLLM, prototypes: Prototypes | None) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        model: MLLM,
+        prototypes: Prototypes | None,
+        recent: RecentPictures[RestoredPicture],
+    ) -> None:
         """Nothing is sent.
 
         Args:
             upstream: answers.
             model: its encoder looks for noise.
             prototypes: of that encoder; without them pictures are shown as they are.
+            recent: what became of the last pictures.
         """
-        self._chat, self._model, self._prototypes = Chat(upstream), model, prototypes
-        self._recent: RecentPictures[RestoredPicture] = RecentPictures()
+        self._chat, self._model, self._prototypes, self._recent = Chat(upstream), model, prototypes, recent
 
     def see(self, picture: LoadedImage) -> Shown:
         """What the upstream is shown of a picture: its own file, where nothing is to be restored."""

@@ -117,8 +117,7 @@ class Upstream:
             with contextlib.ExitStack() as stack:
                 try:
                     connection = stack.enter_context(connect(*self._address, deadline))
-                    connection.request(method, self._path + path, body, self._headers(body))
-                    response = connection.getresponse()
+                    response = _exchange(connection, method, self._path + path, body, self._headers(body))
                 except (OSError, http.client.HTTPException) as error:
                     deadline.check()
                     if pause is None or isinstance(error, ssl.SSLError) or not isinstance(error, OSError):
@@ -144,6 +143,20 @@ class Upstream:
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         return headers
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+) -> http.client.HTTPResponse:
+    """The head of the reply. Some refuse by the head of the request alone, and close before they have read the body."""
+    try:
+        connection.request(method, path, body, headers)
+    except OSError as error:
+        try:
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise error from None
+    return connection.getresponse()
 
 
 def _check(response: http.client.HTTPResponse) -> None:

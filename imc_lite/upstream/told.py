@@ -44,7 +44,8 @@ class Told:
             part = choice.get("message") or choice.get("delta")
             if index in (0, None) and isinstance(part, dict) and isinstance(part.get("content"), str):
                 self.text = (self.text or "") + part["content"]
-            if choice.get("finish_reason") is not None and isinstance(index, int | None):
+            # Some write "" where nothing has ended yet.
+            if choice.get("finish_reason") and isinstance(index, int | None):
                 self._ended.add(index)
 
     def ended(self, choices: int) -> bool:

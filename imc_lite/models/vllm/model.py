@@ -127,8 +127,8 @@ class VllmMLLM(HfMLLM):
         ids: list[int] = []
         for output in self.engine.ask(self._prompt(prompt, tokens, max_new_tokens), params, deadline):
             written = output.outputs[0]
-            ids = [i for i in written.token_ids if i not in self.ends]
-            if on_text is not None and ids:
+            before, ids = len(ids), [i for i in written.token_ids if i not in self.ends]
+            if on_text is not None and len(ids) > before:
                 on_text(self.decode(ids))
         chances = written.logprobs or []
         logprobs = tuple(found[i].logprob for i, found in zip(written.token_ids, chances, strict=True))
