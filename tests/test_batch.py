@@ -107,7 +107,8 @@ def test_a_cut_run_goes_on_where_it_stopped(finished, tmp_path, keep, torn):
 
 @pytest.mark.slow
 def test_somebody_elses_file_is_left_alone(default_bundle, folder):
-    for text in ('{"id": "zzz"}\n', "my notes", "my notes\n", '{"id": "a"}\n' * 9):
+    case = '{"id": "a", "image": "other.jpg", "question": "my only copy of a case"}'
+    for text in ('{"id": "zzz"}\n', "my notes", "my notes\n", '{"id": "a"}\n' * 9, case, case[:40], '{"id": "a"}'):
         out = folder / "out.jsonl"
         out.write_text(text)
         done = run(folder, "-o", str(out))
@@ -145,6 +146,41 @@ def test_output_over_input_is_refused(default_bundle, folder):
     done = run(folder, "-o", str(folder / "cases.jsonl"))
     assert done.returncode == 2 and "both input and output" in done.stderr
     assert (folder / "cases.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("more", [[], ["-o", "/dev/stdout"]])
+def test_rows_that_are_appended_to_their_cases_are_refused(default_bundle, folder, more):
+    """They would be read as further cases, and so on."""
+    cases = folder / "cases.jsonl"
+    before = cases.read_text()
+    command = [sys.executable, "-m", "imc_lite", "answer", "--batch", str(cases), *more]
+    with cases.open("a") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "both input and output" in done.stderr and cases.read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [(["--window", "lnug"], "'lnug' is no window"), (["--max-risk", "0.2"], "nothing was fitted for it")],
+)
+def test_what_no_case_can_have_is_said_once(default_bundle, folder, options, why):
+    """Before a row is written that would then stand in the way."""
+    bare = folder / "bare"
+    shutil.copytree(default_bundle, bare)
+    manifest = json.loads((bare / "manifest.json").read_text())
+    del manifest["files"]["confidence.safetensors"]
+    (bare / "manifest.json").write_text(json.dumps(manifest))
+    done = run(folder, "-m", str(bare), *options, "-o", str(folder / "out.jsonl"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and why in done.stderr
+    assert not (folder / "out.jsonl").exists()
+
+
+def test_a_row_of_many_names_is_read_in_no_time():
+    line = b'{"image": "a.png", "question": "a"' + b"".join(b', "%d": 0' % i for i in range(60_000)) + b', "7": 1}'
+    began = os.times().user
+    assert 'has "7" twice' in read_case(line, 1).error
+    assert os.times().user - began < 10
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imc_lite import IMC, ImcError, Result, load_image
 from imc_lite.noise.text import apply_to_text
@@ -241,6 +242,27 @@ def test_an_answer_that_is_likelier_wrong_than_right_is_not_given_without_a_word
     assert risk > 0.5 and f"likelier wrong than right (risk {risk:.2f})".encode() in told.stderr
     sure = run("answer", str(chest), "What modality is this?", "--model", str(default_bundle))
     assert sure.stderr == b"" and sure.stdout == b"x-ray\n"
+
+
+def test_a_name_that_is_no_text_and_a_terminal_that_is_not_utf8(default_bundle, chest, tmp_path):
+    name = os.fsencode(tmp_path) + b"/n\xff.jpg"
+    with open(name, "wb") as file:
+        file.write(chest.read_bytes())
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-m", "imc_lite", "answer", name, "What modality is this?", "--json"]
+    done = subprocess.run(command, capture_output=True, env=strict, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["image"]["path"].endswith("n?.jpg")
+    latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = run("noise", "--text", "a \u2192 b", "--kind", "typo", "--severity", "1", env=latin)
+    assert done.returncode == 0 and b"?" in done.stdout and b"Traceback" not in done.stderr
+
+
+def test_pictures_from_stdin_are_damaged_and_a_byte_order_mark_is_no_word(chest, tmp_path):
+    out = tmp_path / "noisy.png"
+    done = run("noise", "-", "--kind", "gaussian", "-o", str(out), stdin=chest.read_bytes())
+    assert done.returncode == 0 and Image.open(out).size == Image.open(chest).size
+    marked = run("noise", "--text", "-", "--kind", "typo", stdin=b"\xef\xbb\xbfIs the heart enlarged?\n")
+    assert marked.stdout == run("noise", "--text", "-", "--kind", "typo", stdin=b"Is the heart enlarged?\n").stdout
 
 
 def test_help_and_version():

@@ -29,6 +29,7 @@ from imc_lite.gate.rules import parse_rules
 from imc_lite.gate.statistics import Distribution, fisher, holm, kolmogorov, kolmogorov_smirnov, newcombe, wilson
 from imc_lite.gate.tally import Tally
 from imc_lite.models.default.onnx import OrtMLLM
+from imc_lite.models.picture_shape import check_sides
 from imc_lite.noise import apply_to_image
 from imc_lite.pdc import load_prototypes
 from imc_lite.results import ImageReport, Noise
@@ -122,6 +123,38 @@ def test_links_lead_in_circles_and_nowhere(tmp_path):
     assert [c.error is not None for c in found] == [False, True, False]
 
 
+def test_a_folder_within_another_is_looked_through_once(tmp_path):
+    small(tmp_path / "a.png"), small(tmp_path / "sub" / "b.png")
+    for given in ((tmp_path, tmp_path / "sub"), (tmp_path / "sub", tmp_path), (tmp_path, tmp_path)):
+        found = find_pictures([str(path) for path in given])
+        assert sorted(os.path.relpath(c.path, tmp_path) for c in found.candidates) == ["a.png", "sub/b.png"]
+        assert not any(c.error for c in found.candidates)
+
+
+class Scaling:
+    """A model of somebody's that scales the shorter side, as CLIP's do, and encodes as another one."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def perceive(self, image):
+        check_sides(image)
+        return self.model.perceive(image)
+
+
+def test_a_picture_that_a_model_cannot_take_is_a_verdict_of_its_own(imc, tmp_path):
+    """The others are judged."""
+    thin = tmp_path / "thin.png"
+    Image.new("RGB", (3000, 1)).save(thin)
+    scaling = IMC(Scaling(imc.model), imc.prototypes, sms=False)
+    found = list(judge(scaling, [Candidate(str(path)) for path in (PELVIS, thin, PELVIS)]))
+    assert [one.error is None for one in found] == [True, False, True]
+    assert found[1].error.startswith(str(thin)) and "too thin" in found[1].error
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anywhere")
 def test_a_folder_that_may_not_be_read_is_said(tmp_path):
     small(tmp_path / "a.png")
@@ -207,6 +240,12 @@ def test_reports_and_directories_are_passed_over_and_lost_pixels_are_not(imc, tm
     assert all("without a picture" in judged[n].error for n in ("lost.dcm", "no_pixels.dcm"))
     (named,) = judge(imc, [Candidate(str(tmp_path / "report.dcm"))])
     assert "without a picture (Enhanced SR Storage)" in named.error
+    # Where nothing else was there, a table of before stays.
+    for name in ("lost.dcm", "no_pixels.dcm"):
+        (tmp_path / name).unlink()
+    (tmp_path / "verdicts.csv").write_text("of last month")
+    done = inspect(tmp_path, "--csv", tmp_path / "verdicts.csv")
+    assert isinstance(done.exception, ImcError) and (tmp_path / "verdicts.csv").read_text() == "of last month"
 
 
 def test_rules(imc, folder):

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -184,6 +186,44 @@ def test_a_picture_too_thin_for_a_model_that_scales_its_shorter_side():
     assert prepare(np.zeros((2, 400, 3), np.uint8), spec).shape == (1, 3, 8, 8)
     with pytest.raises(ImcError, match="402 x 2 pixels is too thin"):
         prepare(np.zeros((2, 402, 3), np.uint8), spec)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_a_pillow_image_is_read_as_its_file_is(tmp_path, photometric):
+    """Also where white is zero, which the copy that Pillow turns does not know."""
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    Image.fromarray(values).save(tmp_path / "deep.tif", tiffinfo={262: photometric})
+    with Image.open(tmp_path / "deep.tif") as opened:
+        assert opened.tag_v2[262] == photometric
+        assert np.array_equal(load_image(opened), load_image(tmp_path / "deep.tif"))
+    first, last = load_image(tmp_path / "deep.tif")[[0, -1], [0, -1], 0]
+    assert (first > last) == (photometric == 0)
+
+
+def test_a_pillow_image_with_a_palette_of_8_bits_is_read_as_its_file_is(tmp_path):
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16), "P")
+    picture.putpalette(bytes(range(256)) * 3)
+    picture.save(tmp_path / "p.tif")
+    data = bytearray((tmp_path / "p.tif").read_bytes())
+    entry = next(i for i in range(len(data)) if data[i : i + 4] == b"\x40\x01\x03\x00")
+    at = int.from_bytes(data[entry + 8 : entry + 12], "little")
+    data[at : at + 1536] = np.frombuffer(data[at : at + 1536], "<u2").astype("<u2").__rshift__(8).tobytes()
+    (tmp_path / "p.tif").write_bytes(data)
+    with Image.open(tmp_path / "p.tif") as opened:
+        assert np.array_equal(load_image(opened), load_image(tmp_path / "p.tif"))
+        assert load_image(opened).max() > 200
+
+
+def test_what_is_said_while_a_library_is_silent_is_heard():
+    """A thread that reads a TIFF points descriptor 2 of the whole process elsewhere."""
+    script = (
+        "import sys, click; from imc_lite.cli.main import _keep_stderr; "
+        "from imc_lite.images.decoder_output import no_stderr; _keep_stderr()\n"
+        "with no_stderr: click.echo('heard', err=True); print('too', file=sys.stderr)\n"
+        "import os; os.write(2, b'and this')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "heard\ntoo\nand this"
 
 
 def test_libraries_do_not_speak(picture, capfd):

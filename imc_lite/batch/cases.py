@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,7 +42,8 @@ def open_cases(path: Path) -> Iterator[Cases]:
                 if total == 1:
                     _check_text(path, line)
             file.seek(0)
-            cases = Cases(total, (read_case(line, number) for number, line in _lines(file)))
+            # No more than were counted, whoever appends to the file meanwhile.
+            cases = Cases(total, (read_case(line, number) for number, line in islice(_lines(file), total)))
         if not cases.total:
             raise ImcError(f"{shown(path)} holds no case; give one JSON object a line")
         yield cases

@@ -18,6 +18,7 @@ from imc_lite.files import cannot_write, is_at, lock
 
 LONGEST = 1 << 24  # bytes of a row; what we write is shorter
 REMEDY = "choose another output file"
+FOLLOWS = (b', "answer"', b', "answers"', b', "error"', b', "image": {')  # the id in our rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def resume(handle: int, out: Path, cases: Iterator[Case], plan: Plan) -> Progres
         while data := file.readline(LONGEST):
             case, where = next(cases, None), f"line {count + 1} of {shown(out)}"
             if not data.endswith(b"\n"):
-                if case is None or not _begins(data, case):
+                tail = data.rstrip(b"\0")  # as a machine that lost its power may leave where the end was to come
+                if is_json(tail):  # whole, but for the end of the line
+                    check(tail, case, plan, where)
+                if case is None or not _begins(tail, case):
                     raise ImcError(f"{where} is no answer to this input; {REMEDY}")
                 os.ftruncate(handle, end)
                 cases = chain([case], cases)
@@ -146,10 +150,16 @@ def _open(out: Path) -> tuple[int, bool]:
 
 
 def _begins(tail: bytes, case: Case) -> bool:
-    """Whether an unfinished line is the beginning of a case's row, and not somebody's file.
-
-    A machine that lost its power may have left zeros where the end was to come.
-    """
+    """Whether an unfinished line is the beginning of a case's row, and not somebody's file, such as another case."""
     start = dump({"id": case.id}).encode()[:-1]
-    tail = tail.rstrip(b"\0")
-    return tail.startswith(start) or start.startswith(tail)
+    begun = [start + follows for follows in FOLLOWS]
+    return any(tail.startswith(one) or one.startswith(tail) for one in begun)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether it is whole."""
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ from imc_lite.files import write_atomically
 
 COLUMNS = ("id", "image", "question", "questions", "window", "frame")
 CHUNK = 1000  # rows in memory
+INPUT, OUTPUT = "give a Parquet file of cases", "choose another output file"
 
 
 @contextlib.contextmanager
@@ -25,8 +27,11 @@ def open_cases(path: Path) -> Iterator[Cases]:
     Raises:
         ImcError: pyarrow is not installed, or the file cannot be read or lacks a column of text, or of lists of it.
     """
-    with _open(path) as file:
+    with _open(path, INPUT) as file:
         schema = file.schema_arrow
+        twice = [name for name, times in Counter(schema.names).items() if name in COLUMNS and times > 1]
+        if twice:
+            raise ImcError(f'{shown(path)} has more than one column "{twice[0]}"; leave one of them')
         for name in ("image", "question"):
             if name not in schema.names and not (name == "question" and "questions" in schema.names):
                 raise ImcError(f'{shown(path)} has no column "{name}"; add it')
@@ -34,7 +39,7 @@ def open_cases(path: Path) -> Iterator[Cases]:
                 raise ImcError(f'the column "{name}" of {shown(path)} is no text; write text there')
         if "questions" in schema.names and not _is_texts(schema.field("questions").type):
             raise ImcError(f'the column "questions" of {shown(path)} is no list of text; write lists of text there')
-        rows = enumerate(_rows(path, file, COLUMNS), 1)
+        rows = enumerate(_rows(path, file, COLUMNS, INPUT), 1)
         yield Cases(file.metadata.num_rows, (read_case(_line(row), number) for number, row in rows))
 
 
@@ -44,10 +49,10 @@ def read_rows(path: Path) -> Iterator[str]:
     Raises:
         ImcError: pyarrow is not installed, or the file cannot be read or is not ours.
     """
-    with _open(path) as file:
+    with _open(path, OUTPUT) as file:
         if "report" not in file.schema_arrow.names or not _is_text(file.schema_arrow.field("report").type):
-            raise ImcError(f"{shown(path)} is no answer to this input; choose another output file")
-        for row in _rows(path, file, ("report",)):
+            raise ImcError(f"{shown(path)} is no answer to this input; {OUTPUT}")
+        for row in _rows(path, file, ("report",), OUTPUT):
             yield str(row["report"])
 
 
@@ -88,36 +93,40 @@ def drop_rows(rows: Path, out: Path) -> None:
         return
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, remedy: str) -> Any:
     arrow, parquet = _pyarrow()
     try:
         return parquet.ParquetFile(path)
     except (OSError, arrow.ArrowException) as error:
-        raise _cannot_read(path, error) from error
+        raise _cannot_read(path, error, remedy) from error
 
 
-def _rows(path: Path, file: Any, wanted: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, file: Any, wanted: tuple[str, ...], remedy: str) -> Iterator[dict[str, Any]]:
     arrow, _ = _pyarrow()
     columns = [name for name in wanted if name in file.schema_arrow.names]
     batches = file.iter_batches(CHUNK, columns=columns)
     while True:
         try:
             batch = next(batches, None)
-        except (OSError, arrow.ArrowException) as error:
-            raise _cannot_read(path, error) from error
-        if batch is None:
+            rows = None if batch is None else batch.to_pylist()
+        except (OSError, ValueError, arrow.ArrowException) as error:  # text that is no UTF-8 among them
+            raise _cannot_read(path, error, remedy) from error
+        if rows is None:
             return
-        yield from batch.to_pylist()
+        yield from rows
 
 
-def _cannot_read(path: Path, error: Exception) -> ImcError:
-    why = getattr(error, "strerror", None) or "not Parquet, or damaged"
-    return ImcError(f"cannot read {shown(path)} ({why}); give a Parquet file of cases")
+def _cannot_read(path: Path, error: Exception, remedy: str) -> ImcError:
+    text = "it holds text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else "not Parquet, or damaged"
+    return ImcError(f"cannot read {shown(path)} ({getattr(error, 'strerror', None) or text}); {remedy}")
 
 
 def _line(row: dict[str, Any]) -> bytes:
     """A row as JSON; bytes, which are no text, are left out, and dates and the like become text."""
     given = {key: value for key, value in row.items() if value is not None}
+    # A column of whole numbers with gaps is kept as floats by pandas.
+    if isinstance(frame := given.get("frame"), float) and frame.is_integer():
+        given["frame"] = int(frame)
     return json.dumps(given, default=lambda value: None if isinstance(value, bytes) else str(value)).encode()
 
 

@@ -77,11 +77,10 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             why = f"cannot reach or start Ray at {shown(address)} ({type(error).__name__})"
             raise ImcError(f"{why}; check it") from error
         try:
-            there = ray.cluster_resources()
-            room = int(there.get("GPU", 0) if on_gpu else there.get("CPU", 0) // threads)
+            room = sum(_room(node["Resources"], threads, on_gpu) for node in ray.nodes() if node["Alive"])
             if not room:  # Ray would wait for such a machine
-                lacks = "no GPU, and the model lies on one" if on_gpu else f"fewer than the {threads} CPUs of --threads"
-                raise ImcError(f"the cluster has {lacks}; choose a device or threads that it has")
+                lacks = f"fewer than the {threads} CPUs of --threads" + (", or no GPU for the model" if on_gpu else "")
+                raise ImcError(f"every machine of the cluster has {lacks}; choose a device or threads that one has")
             actors = min(room, left)
             each = {"num_cpus": threads, "num_gpus": int(on_gpu)}
             while part := list(islice(cases, PART)):
@@ -93,6 +92,12 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
             ray.shutdown()
 
     return answers
+
+
+def _room(machine: dict[str, float], threads: int, on_gpu: bool) -> int:
+    """How many actors one machine has room for."""
+    room = machine.get("CPU", 0) // threads
+    return int(min(room, machine.get("GPU", 0)) if on_gpu else room)
 
 
 def _check(address: str) -> None:

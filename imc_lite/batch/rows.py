@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -146,8 +147,7 @@ def _once(number: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; which of two values of one name is meant, nobody can say."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
         raise ImcError(f'line {number} has "{shown(twice)}" twice; leave one of them out')
     return found
 
@@ -177,7 +177,7 @@ def _checked(given: dict[str, Any], number: int) -> dict[str, Any]:
         found[key] = given[key]
     if many:
         found["questions"] = _several(given, number)
-    for key, kind, what in (("window", str, "a text"), ("frame", int, "a number")):
+    for key, kind, what in (("window", str, "a text"), ("frame", int, "a number counted from 1")):
         value = given.get(key)
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ImcError(f'line {number} has a "{key}" that is not {what}; correct it or leave it out')

@@ -58,6 +58,8 @@ def run_batch(
     with open_cases(cases) as source:
         plan = replace(plan, of=describe())
         if out is None or is_stream(out):
+            if cases.is_file() and is_stream(cases):  # rows that are appended would be read as further cases
+                raise ImcError(f"{shown(cases)} is both input and output; send stdout to another file")
             return _to_stream(answers, source, plan, out)
         parquet = out.suffix.lower() == PARQUET
         # Parquet cannot grow row by row; the rows are kept as JSONL until all are there.

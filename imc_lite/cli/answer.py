@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -67,8 +66,10 @@ def answer(
     imc-lite answer chest.png "Is there a pneumonia?" --max-risk 0.2
     imc-lite answer chest.png "Is it clear?" --upstream http://127.0.0.1:11434/v1
     """
+    from imc_lite.batch.rows import dump
     from imc_lite.images.load import load_shown
     from imc_lite.pipeline import IMC
+    from imc_lite.trust.assess import check_asked
 
     def open_model() -> IMC:
         imc = choice.open(
@@ -83,6 +84,7 @@ def answer(
         if not no_pdc and (imc.prototypes is None or imc.prototypes.borrowed):
             so = "noise is not looked for" if imc.prototypes is None else "only pixels are restored"
             click.echo(f"imc-lite: no noise prototypes for {choice.model}, {so} (--prototypes)", err=True)
+        check_asked(max_risk, check_wording, imc.confidence, upstream is None)
         return imc
 
     if upstream is None and (upstream_model is not None or timeout is not None):
@@ -154,13 +156,13 @@ def answer(
                 raise
             # The others are answered, and each answer stands in the line of its question.
             click.echo(f"imc-lite: question {number}: {error}", err=True)
-            click.echo(json.dumps({"error": str(error)}) if as_json else "")
+            click.echo(dump({"error": str(error)}) if as_json else "")
             failed = True
             continue
         if as_json:
             row = result.to_dict()
             row["image"]["path"] = None if image == "-" else image
-            click.echo(json.dumps(row, ensure_ascii=False))
+            click.echo(dump(row))
         else:
             if not no_sms:
                 say_why_unchecked(result.question, f"question {number}" if several else "the question")

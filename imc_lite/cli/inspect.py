@@ -94,10 +94,10 @@ def inspect(
                     click.echo(line)
             if table is not None:
                 table.add(judged, met)
+        if not tally.pictures + tally.unreadable:
+            raise ImcError("there is no picture in what was given, only DICOM files without one; name another folder")
         if csv and table:
             table.save(csv)
-    if not tally.pictures + tally.unreadable:
-        raise ImcError("there is no picture in what was given, only DICOM files without one; name another folder")
     if found.folders or tally.pictures > 1:
         click.echo(summary(tally, bool(rules)), err=True)
     now = Baseline.of(tally, origin) if origin else None

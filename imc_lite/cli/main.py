@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import sys
@@ -39,6 +40,10 @@ def main() -> None:
         _die("stdout is closed, there is nowhere to answer; send it to a file, or to /dev/null", 2)
     if "stdin" in closed and "-" in sys.argv[1:]:
         _die("stdin is closed and - reads from it; name a file, or send one in with <", 2)
+    if "stderr" not in closed:
+        _keep_stderr()
+    for stream in (sys.stdout, sys.stderr):  # what the terminal or the file cannot hold becomes "?"
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -63,6 +68,15 @@ def main() -> None:
         _die(f"cannot write the output ({error.strerror}); send it elsewhere, or free space", 2)
     except Exception as error:
         _unexpected(error)
+
+
+def _keep_stderr() -> None:
+    """Have what this package says go where file descriptor 2 leads now. `imc_lite.images.decoder_output` points that
+    elsewhere while a library reads, for all threads."""
+    sys.stderr.flush()
+    # Nothing is kept back, so that nothing can fail at the end, where a full disk would change the exit code.
+    raw = open(os.dup(2), "wb", buffering=0)  # noqa: SIM115 (open to the end)
+    sys.stderr = io.TextIOWrapper(raw, encoding=sys.stderr.encoding, write_through=True)  # type: ignore[type-var]
 
 
 def _names(error: click.UsageError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 
 from imc_lite.cli.options import WINDOW_HELP, ModelChoice, model_options
-from imc_lite.errors import ImcError, missing
+from imc_lite.errors import ImcError, missing, shown
 
 
 @click.command()
@@ -205,12 +206,14 @@ def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool,
             f"no model {model!r} to export: give `default`, the folder of a bundle or of a Hugging Face model, or its "
             "organisation/name"
         )
+    if precision not in ("fp32", "int8"):
+        raise ImcError(f"--precision {precision} is for Hugging Face models; a bundle's encoder takes fp32 or int8")
+    if os.path.lexists(output):
+        raise ImcError(f"{shown(output)} is there already; name a folder that is not")
     folder = find_bundle(model, offline=offline)
     if precision == "fp32":
         copy_bundle(folder, output, encoder_only=encoder_only)
         return
-    if precision != "int8":
-        raise ImcError(f"--precision {precision} is for Hugging Face models; a bundle's encoder takes fp32 or int8")
     try:
         from imc_lite.export.quantize import quantize_encoder
     except ImportError as error:

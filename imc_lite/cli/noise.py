@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from imc_lite.cli.options import View, lines, picture_options
 def noise(
     image: str | None, text: str | None, kind: str, severity: int, seed: int, output: Path | None, view: View
 ) -> None:
-    """Write a noisy copy of IMAGE as PNG, or print a question damaged.
+    """Write a noisy copy of IMAGE (a file, or - for stdin) as PNG, or print a question damaged.
 
     \b
     imc-lite noise chest.png --kind gaussian --severity 4 -o noisy.png
@@ -48,5 +49,6 @@ def noise(
     if output.suffix.lower() in SUFFIXES - {".png"}:
         raise click.UsageError(f"{output.name} is to hold a PNG; name it .png.")
     check_output(output, None if image == "-" else Path(image))
-    noisy = apply_to_image(load_image(image, **view), kind, severity, seed)
+    source: str | bytes = sys.stdin.buffer.read() if image == "-" else image
+    noisy = apply_to_image(load_image(source, **view), kind, severity, seed)
     write_atomically(output, lambda file: Image.fromarray(noisy).save(file, "PNG"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -138,8 +139,9 @@ def lines(given: str) -> Iterator[str]:
         # On the command line they arrive as surrogates, which nothing can write.
         yield given.encode("utf-8", "replace").decode("utf-8")
         return
-    for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "replace").rstrip("\r\n")
+    for number, line in enumerate(sys.stdin.buffer):
+        text = line if number else line.removeprefix(codecs.BOM_UTF8)
+        yield text.decode("utf-8", "replace").rstrip("\r\n")
 
 
 def model_options(function: Command) -> Command:
@@ -167,6 +169,10 @@ def picture_options(function: Command) -> Command:
 
     @wraps(function)
     def call(*args: Any, window: str | None, frame: int | None, **others: Any) -> Any:
+        if window is not None:
+            from imc_lite.images.dicom.windows import canonical
+
+            canonical(window)  # refused once, before anything is read
         return function(*args, view=View(window=window, frame=frame), **others)
 
     for option in (

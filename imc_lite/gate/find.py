@@ -55,22 +55,32 @@ def find_pictures(given: Sequence[str]) -> Found:
 
     A folder that cannot be read or holds no picture is a candidate with an error.
     """
-    found = Found()
+    found, been = Found(), set[tuple[int, int]]()
     for path in given:
         if not os.path.isdir(path):
             found.candidates.append(Candidate(path))
             continue
         found.folders = True
-        before = len(found.candidates)
-        found.candidates += _below(path, found.passed_over)
-        if len(found.candidates) == before:
+        before, again = len(found.candidates), _place(path) in been
+        found.candidates += _below(path, found.passed_over, been)
+        if len(found.candidates) == before and not again:
             error = f"{shown(path)} holds no picture; name another folder"
             found.candidates.append(Candidate(path, error=error))
     return found
 
 
-def _below(folder: str, passed_over: Counter[str]) -> Iterator[Candidate]:
-    waiting, been = [folder], set[tuple[int, int]]()
+def _place(folder: str) -> tuple[int, int] | None:
+    """Device and inode; None where it cannot be looked at."""
+    try:
+        about = os.stat(folder)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+def _below(folder: str, passed_over: Counter[str], been: set[tuple[int, int]]) -> Iterator[Candidate]:
+    """What is below a folder, but for the folders that have been looked through."""
+    waiting = [folder]
     while waiting:
         path = waiting.pop()
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 from imc_lite.gate.find import Candidate
 from imc_lite.images.dicom.image_pixel import NoPictureError
 from imc_lite.models.base import MLLM
@@ -69,7 +69,10 @@ def judge(
     def look(model: MLLM, path: str, seen: np.ndarray | Judged) -> Judged:
         if isinstance(seen, Judged):
             return seen
-        report, score = examine(model, prototypes, seen)
+        try:
+            report, score = examine(model, prototypes, seen)
+        except ImcError as error:  # too thin a picture for a model that scales the shorter side
+            return Judged(path, error=f"{shown(path)}: {error}")
         return Judged(path, replace(report, path=path), score)
 
     # One picture alone gets all threads within its pass.

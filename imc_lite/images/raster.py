@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -41,7 +43,10 @@ def load_raster(source: bytes | Image.Image, name: str, max_pixels: int) -> np.n
             if isinstance(source, Image.Image):
                 _check_size(source.size, name, max_pixels)
                 source.load()
-                return _to_rgb(ImageOps.exif_transpose(source), name)
+                tags = getattr(source, "tag_v2", {})  # which the copy that is turned lacks
+                turned = ImageOps.exif_transpose(source)
+                _mend_colour_map(turned, tags)
+                return _to_rgb(turned, name, tags)
             # libtiff writes its complaints to file descriptor 2 itself.
             with no_stderr if source[:2] in (b"II", b"MM") else nullcontext():
                 return _decode(source, name, max_pixels)
@@ -66,9 +71,10 @@ def _decode(data: bytes, name: str, max_pixels: int) -> np.ndarray:
         if (deep := deep_colours(data, picture, name)) is not None:
             return deep
         picture.load()
-        _mend_colour_map(picture)
+        tags = getattr(picture, "tag_v2", {})
+        _mend_colour_map(picture, tags)
         ImageOps.exif_transpose(picture, in_place=True)
-        return _to_rgb(picture, name)
+        return _to_rgb(picture, name, tags)
 
 
 def _check_size(size: tuple[int, int], name: str, most: int) -> None:
@@ -82,10 +88,9 @@ def _too_large(name: str, most: int) -> str:
     return f"{name} has over {most // 1_000_000} million pixels; scale it down first"
 
 
-def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
-    tags = getattr(picture, "tag_v2", {})
+def _to_rgb(picture: Image.Image, name: str, tags: Mapping[int, Any]) -> np.ndarray:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16") or tags.get(SAMPLE_FORMAT) == (SIGNED,):
-        return np.repeat(_deep_grey(picture, name)[..., None], 3, axis=2)
+        return np.repeat(_deep_grey(picture, name, tags)[..., None], 3, axis=2)
     width, height = picture.size
     rgb = np.empty((height, width, 3), np.uint8)
     # By strips: Pillow holds four bytes a pixel of each step between, of a large picture more than a gigabyte in all.
@@ -106,9 +111,9 @@ def _on_black(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _deep_grey(picture: Image.Image, name: str) -> np.ndarray:
-    """Grey of 16 or 32 bits, signed or float, as uint8 [H, W]."""
-    values, tags = np.asarray(picture), getattr(picture, "tag_v2", {})
+def _deep_grey(picture: Image.Image, name: str, tags: Mapping[int, Any]) -> np.ndarray:
+    """Grey of 16 or 32 bits, signed or float, as uint8 [H, W]; `tags` are a TIFF's."""
+    values = np.asarray(picture)
     sign = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0]
     if picture.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and sign == UNSIGNED:
         values = values.view(np.uint32)  # Pillow has 32 bits with a sign only
@@ -127,9 +132,9 @@ def _deep_grey(picture: Image.Image, name: str) -> np.ndarray:
     return grey
 
 
-def _mend_colour_map(picture: Image.Image) -> None:
+def _mend_colour_map(picture: Image.Image, tags: Mapping[int, Any]) -> None:
     """A TIFF's palette has 16 bits; some writers fill in 8, which Pillow takes for black. libtiff has the same cure."""
-    entries = getattr(picture, "tag_v2", {}).get(COLOUR_MAP)
+    entries = tags.get(COLOUR_MAP)
     if picture.mode == "P" and entries and 0 < max(entries) < 256:
         picture.putpalette(bytes(entries), "RGB;L")
 

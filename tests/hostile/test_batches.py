@@ -445,6 +445,7 @@ PARQUET = {
     "questions as numbers": ({"image": ["a"], "question": [1]}, 'column "question"'),
     "no question": ({"image": ["a"]}, 'no column "question"'),
     "no row": ({"image": [], "question": []}, "holds no case"),
+    "a column twice": ([("image", ["a"]), ("question", ["Is it?"]), ("image", ["b"])], 'more than one column "image"'),
 }
 
 
@@ -454,7 +455,9 @@ def test_parquet_that_holds_no_cases_is_one_line(name, default_model, tmp_path):
     from pyarrow import parquet
 
     columns, why = PARQUET[name]
-    parquet.write_table(pyarrow.table(columns), tmp_path / "cases.parquet")
+    names, values = zip(*(columns.items() if isinstance(columns, dict) else columns), strict=True)
+    table = pyarrow.Table.from_arrays([pyarrow.array(each) for each in values], names=list(names))
+    parquet.write_table(table, tmp_path / "cases.parquet")
     with pytest.raises(ImcError, match=why):
         run_batch(in_process(lambda: IMC(default_model)), tmp_path / "cases.parquet", None, Plan(tmp_path), dict)
 
@@ -470,6 +473,35 @@ def test_ids_of_parquet_follow_the_same_rule(default_model, tmp_path):
         run_batch(in_process(lambda: IMC(default_model)), tmp_path / "cases.parquet", out, Plan(tmp_path), dict)
         assert [json.loads(row)["id"] for row in out.read_text().splitlines()] == wanted
         out.unlink()
+
+
+def test_frames_with_gaps_are_whole_numbers(default_model, tmp_path):
+    """pandas keeps such a column as floats."""
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs imc-lite[ray]")
+    from pyarrow import parquet
+
+    columns = {"image": ["gone.dcm"] * 3, "question": ["Is it?"] * 3, "frame": [2.0, None, 1.5]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "cases.parquet")
+    out = tmp_path / "out.jsonl"
+    run_batch(in_process(lambda: IMC(default_model)), tmp_path / "cases.parquet", out, Plan(tmp_path), dict)
+    said = [json.loads(row)["error"] for row in out.read_text().splitlines()]
+    assert ["counted from 1" in error for error in said] == [False, False, True] and "gone.dcm" in said[0]
+
+
+def test_text_that_is_not_utf8_and_outputs_that_are_none_are_one_line(default_model, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs imc-lite[ray]")
+    from pyarrow import parquet
+
+    texts = [pyarrow.array([b"a\xff.jpg"]).view(pyarrow.string()), pyarrow.array(["Is it?"])]
+    parquet.write_table(pyarrow.Table.from_arrays(texts, names=["image", "question"]), tmp_path / "cases.parquet")
+    answers, plan = in_process(lambda: IMC(default_model)), Plan(tmp_path)
+    with pytest.raises(ImcError, match=r"cannot read .*not UTF-8.*; give a Parquet file of cases"):
+        run_batch(answers, tmp_path / "cases.parquet", tmp_path / "out.jsonl", plan, dict)
+    parquet.write_table(pyarrow.table({"image": ["gone.jpg"], "question": ["Is it?"]}), tmp_path / "cases.parquet")
+    (tmp_path / "out.parquet").write_text("text")
+    with pytest.raises(ImcError, match=r"cannot read .*out.parquet .*; choose another output file"):
+        run_batch(answers, tmp_path / "cases.parquet", tmp_path / "out.parquet", plan, dict)
+    assert (tmp_path / "out.parquet").read_text() == "text"
 
 
 def test_damaged_parquet_is_one_line(default_model, tmp_path):
