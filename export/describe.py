@@ -42,7 +42,7 @@ def describe(mllm: HfMLLM, recorded: Recorded, image: np.ndarray) -> dict[str, A
             "head_dim": head,
             "hidden": text.hidden_size,
             "positions": _reach(text, kinds),
-            "masks": kinds if len(kinds) > 1 else ["full_attention"],
+            "masks": kinds,
             "window": text.sliding_window if "sliding_attention" in kinds else None,
             "bidirectional": mllm.family.bidirectional,
             "axes": 1 if grid is None else len(grid),

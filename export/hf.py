@@ -7,9 +7,7 @@ manifest.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from imc_lite.export.trace import record
 from imc_lite.export.write import SEED, write_graphs
 
 from imc_lite.bundle.manifest import write_manifest
+from imc_lite.bundle.publish import appear, work_folder
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.load import load
@@ -56,32 +55,29 @@ def export_checkpoint(
     """
     if destination.exists() or destination.is_symlink():
         raise ImcError(f"{destination} is there already; name a folder that is not")
-    mllm = load(name, device="cpu", quant="none", offline=offline)
-    if prototypes is not None:
-        load_prototypes(prototypes, mllm.identity)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=destination.parent) as scratch:
-            work = Path(scratch) / "bundle"
-            work.mkdir()
-            image = np.random.default_rng(SEED).integers(0, 256, (320, 240, 3), np.uint8)
-            recorded = record(mllm, image)
-            config = describe(mllm, recorded, image) | {"rewrites": not encoder_only and can_rewrite(mllm)}
-            write_graphs(mllm, recorded, config, work, precision, encoder_only)
-            (work / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-            if prototypes is not None:
-                shutil.copyfile(prototypes, work / "prototypes.safetensors")
-            facts = _facts(mllm, precision, encoder_only)
-            write_manifest(work, facts)
-            parity = check(mllm, Bundle(work), bounds or Bounds.of(precision), SEED)
-            write_manifest(work, {**facts, "parity": parity})
-            os.rename(work, destination)
-    except OSError as error:
-        raise ImcError(f"cannot write {destination} ({error.strerror}); choose another folder") from error
+    with work_folder(destination, "choose another folder") as scratch:  # made before anything is fetched or loaded
+        mllm = load(name, device="cpu", quant="none", offline=offline)
+        if prototypes is not None:
+            load_prototypes(prototypes, mllm.identity)
+        work = scratch / "bundle"
+        work.mkdir()
+        image = np.random.default_rng(SEED).integers(0, 256, (320, 240, 3), np.uint8)
+        recorded = record(mllm, image)
+        config = describe(mllm, recorded, image) | {"rewrites": not encoder_only and can_rewrite(mllm)}
+        write_graphs(mllm, recorded, config, work, precision, encoder_only)
+        (work / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        if prototypes is not None:
+            shutil.copyfile(prototypes, work / "prototypes.safetensors")
+        facts = _facts(mllm, precision, encoder_only)
+        write_manifest(work, facts)
+        parity = check(mllm, Bundle(work), bounds or Bounds.of(precision), SEED)
+        write_manifest(work, {**facts, "parity": parity})
+        appear(work, destination)
     return Bundle(destination)
 
 
 def _facts(mllm: HfMLLM, precision: str, encoder_only: bool) -> dict[str, Any]:
-    name = Path(mllm.id).name if Path(mllm.id).is_dir() else mllm.id  # no path of this machine on another
+    name = Path(mllm.id).resolve().name if Path(mllm.id).is_dir() else mllm.id  # no path of this machine on another
     return {
         "kind": "huggingface",
         "id": name,

@@ -9,7 +9,6 @@ its 16 bits on a CPU without VNNI: https://onnxruntime.ai/docs/performance/model
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from imc_lite.bench.data import Case, load_edition
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.manifest import write_manifest
+from imc_lite.bundle.publish import appear, work_folder
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
@@ -56,27 +56,24 @@ def quantize_encoder(source: Path, destination: Path) -> Bundle:
     if destination.exists() or destination.is_symlink():
         raise ImcError(f"{destination} is there already; name a folder that is not")
     fitted, held = split(load_edition())
-    try:
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=destination.parent) as scratch:
-            work = Path(scratch) / "bundle"
-            copy_bundle(source, work)
-            # From the copy: onnx refuses weights that have several names, as a deduplicated disk gives them.
-            quantize_graph(work / "encoder.onnx", work / "encoder.onnx", samples(fitted), KEPT, BITS)
-            facts = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
-            encoder: dict[str, Any] = {"precision": "int8", "of": bundle.files["encoder.bin"]["sha256"]}
-            facts["version"] = f"{bundle.version}-int8"
-            write_manifest(work, {**facts, "encoder": encoder})
-            before, after = (float(np.mean(named(OrtMLLM(folder), held, (4,)))) for folder in (source, work))
-            if after < before - MOST_LOST:
-                raise ImcError(
-                    f"the 8-bit encoder names noise right in {after:.1%} of the packaged pictures, the float32 one in "
-                    f"{before:.1%}: nothing is written; use the float32 one"
-                )
-            encoder["named_right"] = {"pictures": len(held), "float32": round(before, 4), "int8": round(after, 4)}
-            write_manifest(work, {**facts, "encoder": encoder})
-            os.rename(work, destination)
-    except OSError as error:
-        raise ImcError(f"cannot write {destination} ({error.strerror}); choose another folder") from error
+    with work_folder(destination, "choose another folder") as scratch:
+        work = scratch / "bundle"
+        copy_bundle(source, work)
+        # From the copy: onnx refuses weights that have several names, as a deduplicated disk gives them.
+        quantize_graph(work / "encoder.onnx", work / "encoder.onnx", samples(fitted), KEPT, BITS)
+        facts = {k: v for k, v in bundle.manifest.items() if k not in ("format", "files")}
+        encoder: dict[str, Any] = {"precision": "int8", "of": bundle.files["encoder.bin"]["sha256"]}
+        facts["version"] = f"{bundle.version}-int8"
+        write_manifest(work, {**facts, "encoder": encoder})
+        before, after = (float(np.mean(named(OrtMLLM(folder), held, (4,)))) for folder in (source, work))
+        if after < before - MOST_LOST:
+            raise ImcError(
+                f"the 8-bit encoder names noise right in {after:.1%} of the packaged pictures, the float32 one in "
+                f"{before:.1%}: nothing is written; use the float32 one"
+            )
+        encoder["named_right"] = {"pictures": len(held), "float32": round(before, 4), "int8": round(after, 4)}
+        write_manifest(work, {**facts, "encoder": encoder})
+        appear(work, destination)
     return Bundle(destination)
 
 

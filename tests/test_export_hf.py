@@ -1,6 +1,7 @@
 """Hugging Face models as bundles: what ONNX Runtime answers is what torch answered, for every family."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -235,8 +236,53 @@ def test_what_differs_from_torch_is_not_written(llava_checkpoint, tmp_path, boun
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported_is_refused(llava_checkpoint, tmp_path):
+def test_large_activations_are_rounded_in_their_own_measure(tmp_path):
+    """Published towers have tokens in the hundreds and thousands, and float32 has seven digits."""
+    model, processor = tiny("llava")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "vision_tower" in name and name.endswith(("fc2.weight", "out_proj.weight")):
+                weight.mul_(300)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "large")
+    mllm = open_mllm(tmp_path / "large", offline=True)
+    assert np.abs(mllm.perceive(load_image(IMAGES[0])).tokens).max() > 200
+    found = export_checkpoint(str(tmp_path / "large"), tmp_path / "b", offline=True, encoder_only=True)
+    assert found.manifest["parity"]["tower"] > 0
+
+
+def test_what_is_no_number_is_within_no_bound(tmp_path):
+    model, processor = tiny("llava")
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.bias[0] = float("nan")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "spoilt")
+    with pytest.raises(ImcError, match="the projector of the export differs from torch by inf"):
+        export_checkpoint(str(tmp_path / "spoilt"), tmp_path / "b", precision="int4", offline=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["spoilt"]
+
+
+@pytest.mark.slow
+def test_layers_that_all_slide_see_their_window(tmp_path):
+    """Longer than the window, answers are torch's too."""
+    model, processor = tiny("gemma3")
+    text = model.config.text_config
+    text.layer_types, text.sliding_window = ["sliding_attention"] * text.num_hidden_layers, 64
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "sliding")
+    mllm = open_mllm(tmp_path / "sliding", offline=True)
+    bundle = export_checkpoint(str(tmp_path / "sliding"), tmp_path / "b", offline=True)
+    exported = ExportedMLLM(bundle)
+    question = " ".join(["Is there anything to be seen in this picture?"] * 5)
+    for asked in ("Is it?", question):
+        theirs, mine = (m.score(asked, ["yes", "no"]) for m in (mllm, exported))
+        assert all(np.abs(a - b).max() < 1e-3 for a, b in zip(theirs, mine, strict=True)), asked
+
+
+def test_what_cannot_be_exported_is_refused(llava_checkpoint, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
+    with pytest.raises(ImcError, match=r"cannot write .*choose another folder"):
+        export_checkpoint("never/loaded", tmp_path / "none" / "b", offline=True)
     with pytest.raises(ImcError, match="is there already"):
         export_checkpoint(str(llava_checkpoint), tmp_path / "there", offline=True)
     model, processor = tiny("llava")
@@ -245,6 +291,9 @@ def test_what_cannot_be_exported_is_refused(llava_checkpoint, tmp_path):
         part.save_pretrained(tmp_path / "mute")
     with pytest.raises(ImcError, match="does not hold the question once"):
         export_checkpoint(str(tmp_path / "mute"), tmp_path / "b", offline=True)
+    monkeypatch.chdir(llava_checkpoint)
+    assert export_checkpoint(".", tmp_path / "here", offline=True, encoder_only=True).id == llava_checkpoint.name
+    shutil.rmtree(tmp_path / "here")
     done = run("-m", "imc_lite", "export", "default", "--precision", "int4", "-o", tmp_path / "b")
     assert done.returncode == 2 and "--precision int4 is for Hugging Face models" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mute", "there"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,6 +20,7 @@ from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
+from imc_lite.models.hf.load import load  # noqa: E402
 from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
@@ -323,6 +326,20 @@ def test_another_family_and_broken_folders_are_refused(tmp_path, llava_checkpoin
     torch.save(tiny("llava")[0].state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ImcError, match="cannot load"):
         open_mllm(tmp_path, offline=True)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(llava_checkpoint, tmp_path):
+    """transformers would make them up, anew each time."""
+    folder = tmp_path / "lacking"
+    shutil.copytree(llava_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "multi_modal_projector" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    for language in (True, False):
+        with pytest.raises(ImcError, match=r"lacks .* of its weights, such as .*multi_modal_projector") as caught:
+            load(str(folder), device="cpu", offline=True, language=language)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

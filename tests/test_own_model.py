@@ -87,6 +87,13 @@ def test_an_encoder_that_sees_nothing_borrows_one_that_names_noise(package, tmp_
     assert mixed.returncode == 2 and "picture.png is not DICOM" in mixed.stderr
 
 
+def test_what_a_model_of_ones_own_does_not_take_is_refused(package, chest):
+    done = command(package, "answer", "-m", "brightness", "--quant", "int4", chest, "Is it dark?")
+    assert done.returncode == 2 and "leave --quant out" in done.stderr and done.stderr.count("\n") == 1
+    with pytest.raises(ImcError, match="a processor goes with a loaded model"):
+        IMC.from_pretrained("default", processor=object())
+
+
 @pytest.mark.parametrize("threads", [0, -3, 257, True, "2", 1.5])
 def test_a_number_of_threads_that_cannot_be_meant(threads):
     with pytest.raises(ImcError, match=f"threads is {threads!r}; give 1 to 256"):

@@ -164,6 +164,10 @@ def test_what_cannot_be_planned_is_one_line(tmp_path, llava_checkpoint):
     refused(config, (1 << 62).to_bytes(8, "little") + whole[8:], "is missing or no safetensors")
     refused(None, whole, "config.json is missing")
     refused({"model_type": "bert"}, whole, "'bert' are not supported")
+    assert plan_checkpoint(str(llava_checkpoint))
+    for name in ("a--b/c", "org/name.git"):
+        with pytest.raises(ImcError, match="is no name on the hub"):
+            plan_checkpoint(name, offline=True)
     refused(config | {"quantization_config": {"quant_method": "awq"}}, whole, "quantized already")
     outside = {"weight_map": {"a": "../../model.safetensors"}}
     folder = tmp_path / "index"

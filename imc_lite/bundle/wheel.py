@@ -23,14 +23,16 @@ def fetch_wheel(folder: Path) -> Path:
         ImcError: this Python has no pip, or pip cannot fetch it.
     """
     wanted = f"{NAME}=={VERSION}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    command += ["--only-binary=:all:", "--quiet"]
     run = subprocess.run(
         [*command, "--dest", str(folder), wanted], capture_output=True, text=True, errors="replace", check=False
     )
     wheels = list(folder.glob("*.whl"))
     if run.returncode == 0 and wheels:
         return wheels[0]
-    said = (run.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+    lines = run.stderr.strip().splitlines() or ["pip said nothing"]
+    said = ([line for line in lines if line.startswith("ERROR:")] or lines)[-1]  # behind it may stand a notice
     if said.endswith("No module named pip"):
         said = "this Python has no pip"
     raise ImcError(f"cannot fetch {wanted} ({shown(said)}); {BY_HAND}")

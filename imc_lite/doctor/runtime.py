@@ -41,7 +41,7 @@ def run_calibration(provider: str) -> tuple[str, bool]:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     graph = resources.files("imc_lite.assets").joinpath("calibrate.onnx").read_bytes()
-    session = ort.InferenceSession(graph, options, list(dict.fromkeys([provider, CPU])))
+    session = ort.InferenceSession(graph, options, list(dict.fromkeys([provider, CPU])), enable_fallback=0)
     random = np.random.default_rng(0)
     x, down, up = (random.standard_normal(shape).astype(np.float32) for shape in ((5, 16), (16, 4), (4, 16)))
     offset, shift = (random.standard_normal(n).astype(np.float32) for n in (4, 16))

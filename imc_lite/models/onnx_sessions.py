@@ -69,7 +69,12 @@ class Sessions:
         path = self.bundle.file(f"{graph}.onnx")
         if f"{graph}.bin" in self.bundle.files:
             self.bundle.file(f"{graph}.bin")
-        session = open_session(path.name, str(path), self.threads, providers)
+        try:
+            session = open_session(path.name, str(path), self.threads, providers)
+        except ImcError:
+            if self.device == "cuda" or providers == [CPU]:
+                raise
+            session = open_session(path.name, str(path), self.threads, [CPU])  # CUDA is there and does not start
         # A provider that is listed may still fail to start; the session says what it got.
         if self.device == "cuda" and CUDA not in session.get_providers():
             raise ImcError("onnxruntime finds no CUDA device here; choose --device cpu")
@@ -131,7 +136,8 @@ def open_session(
             options.add_external_initializers(list(weights), list(weights.values()))
         if folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        return ort.InferenceSession(graph, options, providers)
+        # Its own way back to the CPU prints to stdout, where answers go.
+        return ort.InferenceSession(graph, options, providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises bare pybind types
         raise ImcError(f"ONNX Runtime cannot load {name} ({str(error).splitlines()[0]})") from error
 

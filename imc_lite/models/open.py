@@ -46,7 +46,11 @@ def open_mllm(
         raise ImcError(f"threads is {threads!r}; give 1 to {MOST_THREADS}")
     if isinstance(model, (str, Path)):
         name = str(model)
+        if processor is not None:
+            raise ImcError("a processor goes with a loaded model; leave it out with a name")
         if (plugin := find_plugin(name)) is not None:
+            if quant not in ("auto", "none"):
+                raise ImcError(f"{name.partition(':')[0]} quantizes as it sees fit; leave --quant out")
             return plugin.load()(name.partition(":")[2], device=device, threads=threads, offline=offline)
         if name == "default" or not is_checkpoint(name):
             return _bundle(name, device, quant, threads, offline)

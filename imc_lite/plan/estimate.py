@@ -169,7 +169,8 @@ def exported_weights(found: Checkpoint, family: Family, precision: str) -> int:
 def _reached(name: str, found: Checkpoint, family: Family) -> bool:
     """Whether a tensor of the tower is before the hidden state that the projector takes; LLaVA names an early one."""
     layer = found.config.get("vision_feature_layer")
-    depth = (found.config.get("vision_config") or {}).get("num_hidden_layers")
+    vision = found.config.get("vision_config")
+    depth = vision.get("num_hidden_layers") if isinstance(vision, dict) else None
     if not isinstance(layer, int) or not isinstance(depth, int) or layer >= -1:
         return True
     lists = {path.rpartition(".")[2] for path in family.blocks}

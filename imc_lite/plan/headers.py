@@ -55,7 +55,11 @@ def read_checkpoint(model: str, *, offline: bool = False) -> Checkpoint:
         import huggingface_hub as hub
     except ImportError as error:
         raise ImcError("huggingface_hub is not installed; pip install huggingface_hub") from error
-    if isinstance(cached := hub.try_to_load_from_cache(model, CONFIG), str):
+    try:
+        cached = hub.try_to_load_from_cache(model, CONFIG)
+    except ValueError as error:
+        raise ImcError(f"{shown(model)} is no name on the hub; give organisation/name, or a folder") from error
+    if isinstance(cached, str):
         folder = Path(cached).parent
         if offline or (folder / SINGLE).exists() or _shards_are_in(folder):
             return _read_folder(folder)

@@ -57,7 +57,11 @@ def load(
         if chosen == "cuda":
             options["device_map"] = chosen  # straight onto it; that needs accelerate, which a CPU can do without
         options |= _quantized(config, family, chosen, quant)
-    model = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+    options["output_loading_info"] = True
+    model, found = _fetched(AutoModelForImageTextToText.from_pretrained, name, offline, options)
+    # transformers makes them up at random, and only warns.
+    if lacking := sorted(found["missing_keys"]):
+        raise ImcError(f"{name} lacks {len(lacking)} of its weights, such as {lacking[0]}; give a whole checkpoint")
     if not language:
         drop(model, family.language)
         model = model.to(chosen, dtype)
@@ -92,7 +96,9 @@ def _quantized(config: Any, family: Family, device: str, quant: str) -> dict[str
     """Options of from_pretrained that quantize the language model and nothing else."""
     if (found := getattr(config, "quantization_config", None)) is not None:
         if quant != "auto":
-            raise ImcError("this checkpoint is quantized already; leave --quant out")
+            raise ImcError(
+                "this checkpoint is quantized already; leave --quant out, or give the one that it was made from"
+            )
         method = str((found if isinstance(found, dict) else found.to_dict()).get("quant_method"))
         for package in PACKAGES.get(method, ()):
             _need(package, f"a checkpoint quantized by {method}")

@@ -66,7 +66,8 @@ class HfMLLM(TorchMLLM):
     def identity(self) -> dict[str, str]:
         """SHA-256 of the tower's weights and of the preprocessing: what prototypes belong to.
 
-        Weights are hashed in bfloat16, so that a checkpoint keeps its identity in whatever precision it is loaded.
+        Weights are hashed in bfloat16, so that a checkpoint stored in that keeps its identity when it is loaded in
+        float32. One that is loaded in float16 has another: its smallest weights have lost bits by then.
         """
         weights = sha256()
         for name, tensor in sorted(self.tower.state_dict().items()):
