@@ -63,6 +63,8 @@ BAD = {
     "it fails": ("def generators():\n    return {'a': 1 / 0}", "failed"),
     "a name of ours": ("def generators():\n    return {'gaussian': len}", "calls a noise 'gaussian'"),
     "a path": ("def generators():\n    return {'../x': len}", "calls a noise"),
+    "no noise": ("def generators():\n    return {'clean': len}", "calls a noise 'clean'"),
+    "one file for two": ("def generators():\n    return {'a b': len, 'a-b': len}", "two noises whose names"),
 }
 
 

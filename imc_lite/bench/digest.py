@@ -37,7 +37,10 @@ def closure(names: set[str]) -> dict[str, Path]:
         if name in found or path is None:
             continue
         found[name] = path
-        left |= _imports(ast.parse(path.read_bytes()))
+        tree = ast.parse(path.read_bytes())
+        left |= _imports(tree)
+        if "pkgutil.iter_modules" in ast.unparse(tree):  # a package that takes in whatever stands in its folder
+            left |= {f"{name}.{beside.stem}" for beside in path.parent.glob("*.py")} - {f"{name}.__init__"}
     return found
 
 

@@ -128,7 +128,8 @@ class UpstreamJudge(Judge):
             if report.noise is not None:
                 verdicts.append([report.noise.kind, report.noise.severity])
             self.step(i + 1, len(asked))
-        found = {"verdicts": verdicts, "identical": identical, "sureness": kept, "unanswered": len(self._refused)}
+        same = None if self.plan.options.plain else identical
+        found = {"verdicts": verdicts, "identical": same, "sureness": kept, "unanswered": len(self._refused)}
         return {**self._done(arms), **found}
 
     def _repaired(self, texts: dict[int, str]) -> dict[int, str]:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,16 @@ def load_generators(source: str, taken: tuple[str, ...]) -> tuple[Generator, ...
         raise ImcError(f"{ENTRY}() of {shown(source)} failed ({_in_words(error)}); mend it") from error
     if not isinstance(found, Mapping) or not found or not all(callable(f) for f in found.values()):
         raise ImcError(f"{shown(source)} has no function {ENTRY} that gives noises by their names; see docs/bench.md")
+    files = Counter(str(name).replace(" ", "-") for name in found)
     for name in found:
-        if not isinstance(name, str) or NAME.fullmatch(name) is None or name in taken:
+        if not isinstance(name, str) or NAME.fullmatch(name) is None or name in (*taken, "clean"):
             raise ImcError(
                 f"{shown(source)} calls a noise {shown(name)!r}; choose letters, digits, spaces and .:+&-, 60 at most, "
                 "and no name of a noise of imc-lite"
+            )
+        if files[name.replace(" ", "-")] > 1:
+            raise ImcError(
+                f"{shown(source)} has two noises whose names differ from {shown(name)!r} by hyphens at most; rename one"
             )
     return tuple(Generator(name, function, digest) for name, function in found.items())
 

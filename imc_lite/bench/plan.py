@@ -104,6 +104,8 @@ class Plan:
         """SHA-256 of pictures, questions and seed: parts of another plan are not taken up."""
         digest = hashlib.sha256(str(self.options.seed).encode())
         for case in self.cases:
+            # Its noise is seeded by its name; labels say which picture may take its place.
+            digest.update(repr((case.source, case.name, sorted(case.labels.items()))).encode())
             digest.update(hashlib.sha256(case.path.read_bytes()).digest())
         for question in self.questions:
             digest.update(repr(asdict(question)).encode())
