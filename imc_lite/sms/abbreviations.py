@@ -68,7 +68,7 @@ READINGS: dict[str, tuple[str, ...]] = {
     "lul": ("left upper lobe", "left upper lid", "left upper limb"),
     "met": ("metastasis", "metabolic"),
     "mets": ("metastases",),
-    "n/v": ("nausea and vomiting",),
+    "n/v": ("nausea and vomiting", "neurovascular"),
     "nl": ("normal",),
     "p/w": ("presents with",),
     "pic": ("picture", "peripherally inserted central catheter"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from imc_lite.results import Edit
 from imc_lite.sms import guard
+from imc_lite.sms.channel import FAR_KEY
 from imc_lite.sms.lexicon import EARLIER, Lexicon
 from imc_lite.sms.metered import Metered
 from imc_lite.sms.opposites import NEAR
@@ -25,6 +26,7 @@ SURE_BESIDE_GUARDED = 0.99  # one that passes over a guarded word as near
 MOST, MOST_OF_COMMON = 8, 4  # candidates that the model weighs; the ninth was never right
 DEARER = 3.0  # than the cheapest one, at most
 SHORTEST, SHORT = 2, 4  # letters of a word that may be an abbreviation, and of one that no list knows
+ACRONYM = 3  # letters of a word that no list knows and that is sooner an acronym or cut short than misspelt
 # A damaged word of fewer letters than LONG is sooner a term that no list has than a general word from this rank on.
 SELDOM, LONG = EARLIER + 8_000, 8
 ALTERNATIVES = ("or", "and", "vs", "versus")
@@ -120,14 +122,18 @@ def _weighed(
 def _permitted(source: str, target: Candidate, likely: float, found: Sequence[Candidate], lexicon: Lexicon) -> bool:
     """Whether the guard lets a word be repaired; it looks at all candidates, also those the model did not weigh."""
     others = [c for c in found if c.text != target.text]
-    guarded = [c for c in others if c.slip <= target.slip and guard.protected(c.text)]
-    if guarded and len(source) <= SHORTEST:
+    guarded = [c for c in others if guard.protected(c.text) and not guard.same_stem(c.text, target.text)]
+    guarded = [c for c in guarded if c.slip <= target.slip + NEAR]
+    if len(source) <= SHORTEST and any(c.slip <= target.slip for c in guarded):
         return False
     # What is read into so few letters must not turn the question round ("nmo"); and consonants that no list has may be
     # an abbreviation.
     if len(source) <= SHORT and guard.protected(target.text) == "negation":
         return False
     if len(source) <= SHORT and not _VOWEL.search(source) and target.text not in lexicon.domain:
+        return False
+    few = source.isalpha() and len(source) <= ACRONYM and not lexicon.known(source)
+    if few and not _of_few(source, target, lexicon):
         return False
     # A digit among letters was misread, so that it is no word that is missing in the lists.
     if source.isalpha() and not lexicon.known(source) and _far_fetched(source, target, others, lexicon):
@@ -137,6 +143,17 @@ def _permitted(source: str, target: Candidate, likely: float, found: Sequence[Ca
     rivals = [c.text for c in others if c.slip <= target.slip + 1]
     known = lexicon.known(source)
     return guard.allowed(source, target.text, rivals, known) and not guard.ambiguous(source, target.text, lexicon)
+
+
+def _of_few(source: str, target: Candidate, lexicon: Lexicon) -> bool:
+    """Whether so few letters may be a damaged word: a little one, one that lost letters or has its own swapped, or one
+    of questions that is a near slip away; a guarded one as short only where a scanner misreads so. "tib" is no rib, and
+    "wet amd" is not wet and."""
+    text = target.text
+    if text in guard.LITTLE or len(text) > len(source) or sorted(text) == sorted(source):
+        return True
+    near = len(text) == len(source) and target.slip < FAR_KEY and text in lexicon.domain
+    return near and (target.reason == "ocr" or not guard.protected(text)) and text not in ALTERNATIVES
 
 
 def _far_fetched(source: str, target: Candidate, others: Sequence[Candidate], lexicon: Lexicon) -> bool:

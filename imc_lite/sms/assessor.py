@@ -20,9 +20,11 @@ from imc_lite.sms.verifier import REPAIR
 ASSESS = "Is this question damaged? {}"
 SURPRISE = -3.0  # log-probability below which a known word is doubted by a model that finds the question damaged
 SUSPECTS = 2  # known words that are doubted then
-ALSO_UNITS = frozenset(["nl", "u"])  # short forms that are units where a number stands before them
+# Short forms that are units where a number stands before them: nanolitres, units, metabolic equivalents.
+ALSO_UNITS = frozenset(["nl", "u", "mets"])
 # What is no damaged or short form beside one of these words: the sacroiliac joint, the lumbosacral, thoracic and
-# cervical spine, digital radiography, intramuscular or intravenous, the right eye and the left.
+# cervical spine, digital radiography, intramuscular or intravenous, the right eye and the left, twins of one egg or
+# two, the latissimus.
 BESIDE = {
     "si": ("joint", "joints"),
     "ls": ("spine", "junction"),
@@ -31,6 +33,9 @@ BESIDE = {
     "dx": ("image", "images", "system", "detector", "modality"),
     "im": ("iv", "injection", "injections"),
     "od": ("os",),
+    "dz": ("mz", "twins"),
+    "mz": ("dz", "twins"),
+    "lat": ("dorsi", "flap", "muscle", "tendon", "tear", "torn", "strain"),
 }
 # A reading of "r" that asks needs one of these behind it: "r the lungs clear?", but "r lung clear?"
 SUBJECTS = guard.LITTLE | {"any", "all", "both", "you"}

@@ -72,7 +72,7 @@ LITTLE = frozenset(
      "for", "this", "that", "these", "those", "there", "it", "its", "can", "has", "have", "had", *ASKING]
 )  # fmt: skip
 SHORT = 5  # letters of words that have no opposite with "ir-", "im-", "il-", "in-" or "dis-" before them
-_WORD = re.compile(r"[\w'.,-]*\w")
+NEGATING = ("a", "an", "in", "im", "ir", "il", "un", "non", "dis")
 _CLASS_OF = {word: name for name, words in CLASSES.items() for word in words}
 # "12", "5.6cm", "T2", "L4-L5", "C3", "2nd": anything that may be a measure or a level.
 _MEASURE = re.compile(r"(?i)^[a-z]{0,2}-?\d+(?:[.,:/x×-]?[a-z]?\d+)*\s*(?:%|mm|cm|ml|mg|kg|st|nd|rd|th|th?)?$")
@@ -124,6 +124,10 @@ def ambiguous(source: str, target: str, lexicon: Lexicon) -> bool:
         target: the word it would become, or several.
         lexicon: says which opposites exist.
     """
+    # "avital" may be no slip of "vital": no list needs to hold it. But "aabdomen" is one.
+    negated = any(source == prefix + target for prefix in NEGATING) and source[:1] != source[1:2]
+    if negated and target not in LITTLE:
+        return True
     forms = slips(source)
     # "rresectable", "ssimilar": no list needs to hold "irresectable".
     if source[:2] in ("ll", "mm", "nn", "rr", "ss") and source[1:] == target and len(target) > SHORT:

@@ -38,7 +38,8 @@ _GROUPS = (
     "inspiration expiration", "inspiratory expiratory", "positive negative", "present absent", "presence absence",
     "high low", "thick thin", "transudate exudate", "transudative exudative", "open closed", "most least",
     "malleus malleolus", "humeral humoral", "facial fascial", "vesical vesicle", "uterine ureteric urethral",
-    "uterus ureter", "hyperkalemia hypercalcemia", "hypokalemia hypocalcemia", "increase decrease",
+    "uterus ureter", "uterus ureters", "uteri ureter", "uteri ureters", "hyperkalemia hypercalcemia",
+    "hypokalemia hypocalcemia", "increase decrease",
     "increased decreased", "increasing decreasing", "larger smaller", "bigger smaller", "mucus mucous",
     "ascending descending", "adduct abduct", "adducted abducted", "abductor adductor", "abductors adductors",
     "jejunum ileum", "cervix cervical", "sensory motor", "infection injection", "ingestion injection",
@@ -52,7 +53,7 @@ NEAR = 1.0  # nats that a word may lie above another and still be as near
 _ALIKE = (
     "atypical apical typical", "contusion confusion", "hematoma hepatoma", "inflammation inflation",
     "arthritis arteritis", "hypoxia hyperoxia", "tongue tone", "node nodule", "nodes nodules",
-    "biliary ciliary miliary",
+    "biliary ciliary miliary", "isoechoic ischemic",
 )  # fmt: skip
 _PAIRS: dict[str, dict[str, float]] = {}
 for _groups, _margin in ((_ALIKE, NEAR), (_GROUPS, MARGIN_OF_A_PAIR)):

@@ -18,7 +18,7 @@ ENGLISH = frozenset(
     "a", "an", "the", "is", "are", "was", "were", "be", "been", "do", "does", "did", "has", "have", "had", "can",
     "could", "will", "would", "should", "there", "this", "that", "these", "those", "it", "its", "what", "where",
     "which", "how", "why", "when", "who", "whose", "of", "in", "on", "at", "to", "for", "from", "by", "with",
-    "without", "and", "or", "not", "no", "any", "any", "some", "other", "than", "as", "if", "between", "here",
+    "without", "and", "or", "not", "no", "any", "some", "other", "than", "as", "if", "between", "here",
     "image", "picture", "scan", "patient",
     ]
 )  # fmt: skip

@@ -74,6 +74,8 @@ def _parted(model: Metered, words: list[Word], at: int, lexicon: Lexicon) -> Edi
 
 def _halves(first: str, second: str, lexicon: Lexicon) -> bool:
     """Whether both are words that questions have; one of them a little one, or both long."""
+    if first in guard.NEGATING and second not in lexicon.domain and second not in guard.LITTLE:
+        return False  # "anicteric" is not icteric
     little = first in guard.LITTLE or second in guard.LITTLE
     shortest = SHORTEST if little else 4
     longest = max(len(first), len(second)) > SHORTEST
