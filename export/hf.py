@@ -18,9 +18,8 @@ from imc_lite.export.trace import record
 from imc_lite.export.write import SEED, write_graphs
 
 from imc_lite.bundle.manifest import write_manifest
-from imc_lite.bundle.publish import appear, work_folder
+from imc_lite.bundle.publish import appear, check_free, work_folder
 from imc_lite.bundle.store import Bundle
-from imc_lite.errors import ImcError
 from imc_lite.models.hf.load import load
 from imc_lite.models.hf.model import HfMLLM
 from imc_lite.pdc.prototypes import load_prototypes
@@ -53,8 +52,7 @@ def export_checkpoint(
         ImcError: no such model, one that cannot be exported, other prototypes, a part that differs from torch, or the
             destination is there already or cannot be written.
     """
-    if destination.exists() or destination.is_symlink():
-        raise ImcError(f"{destination} is there already; name a folder that is not")
+    check_free(destination)
     with work_folder(destination, "choose another folder") as scratch:  # made before anything is fetched or loaded
         mllm = load(name, device="cpu", quant="none", offline=offline)
         if prototypes is not None:

@@ -22,7 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from imc_lite.bench.data import Case, load_edition
 from imc_lite.bundle.copy import copy_bundle
 from imc_lite.bundle.manifest import write_manifest
-from imc_lite.bundle.publish import appear, work_folder
+from imc_lite.bundle.publish import appear, check_free, work_folder
 from imc_lite.bundle.store import Bundle
 from imc_lite.errors import ImcError
 from imc_lite.images.load import load_image
@@ -53,8 +53,7 @@ def quantize_encoder(source: Path, destination: Path) -> Bundle:
     bundle = Bundle(source)
     if "encoder" in bundle.manifest:
         raise ImcError(f"the encoder of {source} is in 8 bits already; give the float32 bundle")
-    if destination.exists() or destination.is_symlink():
-        raise ImcError(f"{destination} is there already; name a folder that is not")
+    check_free(destination)
     fitted, held = split(load_edition())
     with work_folder(destination, "choose another folder") as scratch:
         work = scratch / "bundle"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import dicom_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -555,6 +556,24 @@ def test_pictures_of_other_messages_go_on_as_the_files_that_were_judged(strict, 
     assert [p["image_url"]["url"] for p in sent if p["type"] == "image_url"] == [
         data_uri(chest.read_bytes(), "image/jpeg")
     ]
+
+
+@slow
+@pytest.mark.parametrize("embedded", [True, False])
+def test_dicom_files_of_other_messages_go_on_as_they_were_shown(strict, upstream, chest, embedded):
+    """Servers that answer read none. No restored picture takes the place of one that another turn is about."""
+    dicom = dicom_files.written(dicom_files.make(load_image(chest)[..., 0], Modality="CR"))
+    upstream.answer = lambda handler: (
+        handler.whole(200, dicom, "application/dicom") if handler.command == "GET" else complete(handler)
+    )
+    url = data_uri(dicom, "application/dicom") if embedded else upstream.url.replace("/v1", "/chest")
+    earlier = [*ask(url, "What is this?"), {"role": "assistant", "content": "an x-ray"}]
+    status, _, raw = post(strict, {"messages": [*earlier, {"role": "user", "content": CLEAN}]})
+    assert status == 200, raw
+    sent = upstream.sent[-1].json["messages"][0]["content"]
+    (shown,) = [p["image_url"]["url"] for p in sent if p["type"] == "image_url"]
+    assert shown.startswith("data:image/png;base64,")
+    assert np.array_equal(load_image(base64.b64decode(shown.partition(",")[2])), load_image(dicom))
 
 
 @slow

@@ -70,7 +70,7 @@ def resume(handle: int, out: Path, cases: Iterator[Case], plan: Plan) -> Progres
             case, where = next(cases, None), f"line {count + 1} of {shown(out)}"
             if not data.endswith(b"\n"):
                 tail = data.rstrip(b"\0")  # as a machine that lost its power may leave where the end was to come
-                if is_json(tail):  # whole, but for the end of the line
+                if _is_json(tail):  # whole, but for the end of the line
                     check(tail, case, plan, where)
                 if case is None or not _begins(tail, case):
                     raise ImcError(f"{where} is no answer to this input; {REMEDY}")
@@ -156,7 +156,7 @@ def _begins(tail: bytes, case: Case) -> bool:
     return any(tail.startswith(one) or one.startswith(tail) for one in begun)
 
 
-def is_json(data: bytes) -> bool:
+def _is_json(data: bytes) -> bool:
     """Whether it is whole."""
     try:
         json.loads(data)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from imc_lite.bundle.manifest import NAME, write_manifest
-from imc_lite.bundle.publish import appear, work_folder
+from imc_lite.bundle.publish import appear, check_free, work_folder
 from imc_lite.bundle.store import Bundle
-from imc_lite.errors import ImcError, shown
 
 ENCODER = ("encoder", "calibrate", "prototypes", "config")  # the parts that name noise
 
@@ -28,8 +26,7 @@ def copy_bundle(source: Path, destination: Path, encoder_only: bool = False) -> 
         ImcError: the source is not whole, the destination is there already, or it cannot be written.
     """
     bundle = Bundle(source)
-    if os.path.lexists(destination):
-        raise ImcError(f"{shown(destination)} is there already; name a folder that is not")
+    check_free(destination)
     with work_folder(destination, "choose another folder") as work:
         names = [n for n in bundle.files if not encoder_only or n.partition(".")[0] in ENCODER]
         for name in names:

@@ -18,6 +18,16 @@ PREFIX = ".build-imc-lite-"
 STALE_SECONDS = 3600
 
 
+def check_free(destination: Path) -> None:
+    """That nothing, not even a link to nowhere, has the name that a folder is to get.
+
+    Raises:
+        ImcError: something has it.
+    """
+    if os.path.lexists(destination):
+        raise ImcError(f"{shown(destination)} is there already; name a folder that is not")
+
+
 @contextlib.contextmanager
 def work_folder(destination: Path, remedy: str) -> Iterator[Path]:
     """An empty folder beside `destination`, removed at the end if it is still there.

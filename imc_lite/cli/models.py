@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 
 from imc_lite.cli.options import WINDOW_HELP, ModelChoice, model_options
-from imc_lite.errors import ImcError, missing, shown
+from imc_lite.errors import ImcError, missing
 
 
 @click.command()
@@ -199,6 +198,7 @@ def export(
 
 def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool, offline: bool) -> None:
     from imc_lite.bundle.copy import copy_bundle
+    from imc_lite.bundle.publish import check_free
     from imc_lite.models.open import find_bundle
 
     if model != "default" and not Path(model).is_dir():
@@ -208,8 +208,7 @@ def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool,
         )
     if precision not in ("fp32", "int8"):
         raise ImcError(f"--precision {precision} is for Hugging Face models; a bundle's encoder takes fp32 or int8")
-    if os.path.lexists(output):
-        raise ImcError(f"{shown(output)} is there already; name a folder that is not")
+    check_free(output)
     folder = find_bundle(model, offline=offline)
     if precision == "fp32":
         copy_bundle(folder, output, encoder_only=encoder_only)

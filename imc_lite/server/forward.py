@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from imc_lite.errors import ImcError
-from imc_lite.images.data_uri import file_uri
 from imc_lite.results import ImageReport
 from imc_lite.server import schema
 from imc_lite.server.asked import Asked
@@ -147,11 +146,10 @@ async def _check_others(asked: Asked, pool: Pool, settings: Settings, budget: Bu
     for place in asked.others:
         url = place[0][place[1]]
         picture, unseen = await _receive(url, schema.View(), settings, budget)
-        mended = await pool.run(Mend(picture, unseen, None, pdc=True, sms=False), budget)
+        mended = await pool.run(Mend(picture, unseen, None, pdc=True, sms=False, restore=False), budget)
         _check_gradable(mended.image)
-        if picture is not None and not is_embedded(url):
-            # What was judged is what is sent: who answers would fetch it anew, and could be given something else.
-            asked.replace(place, file_uri(picture.data()))
+        if mended.picture is not None:
+            asked.replace(place, mended.picture)
 
 
 def _check_gradable(image: ImageReport) -> None:

@@ -47,6 +47,7 @@ class Mend:
     picture: None where there is none to look at, for the reason `unseen`, if there is one.
     question: as it stands in the request; None where there is none.
     pdc, sms: whether to look at the picture, and whether to repair the question.
+    restore: whether a restored picture may take the place of the one that was sent.
     """
 
     picture: Picture | None
@@ -54,6 +55,7 @@ class Mend:
     question: str | None
     pdc: bool
     sms: bool
+    restore: bool = True
 
     def __call__(self, imc: IMC, deadline: Deadline) -> Mended:
         began = time.perf_counter()
@@ -67,7 +69,7 @@ class Mend:
             pixels = None
             if self.pdc and imc.prototypes is not None:
                 seen = imc.restore(loaded)
-                image, pixels = seen.report, seen.pixels
+                image, pixels = seen.report, seen.pixels if self.restore else None
                 times |= {"perceive": seen.perceive_s, "calibrate": seen.restore_s}
             # Servers that answer read no DICOM: they get what is shown of it.
             if pixels is None and is_dicom(data[:132], "image"):
