@@ -3,7 +3,7 @@
     python recipes/link_pictures.py --data DATA -o runs/clean
     imc-lite prototypes build -m runs/vit/checkpoint --images runs/clean -o runs/vit/prototypes.safetensors
 
-Links to training pictures, never to test pictures.
+Without those that the default model's prototypes see clean alone. Links to training pictures, never to test pictures.
 """
 
 from __future__ import annotations

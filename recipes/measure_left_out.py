@@ -15,13 +15,14 @@ import argparse
 import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from build_prototypes import pictures
+from build_prototypes import further, pictures
 from measure_generality import Row, Table, ask_about, look, named, some_of_each
 from others_noise import generators
 from sets import load_sets
@@ -29,7 +30,8 @@ from tqdm import tqdm
 
 from imc_lite.bench.data import Case
 from imc_lite.models.default.onnx import OrtMLLM
-from imc_lite.pdc.fit.build import Observations, fit_prototypes, observe_all
+from imc_lite.pdc.fit.build import fit_prototypes
+from imc_lite.pdc.fit.observe import Observations, observe_all, observe_clean
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes
 
 # VQA-RAD has films and slices of heads too, so that neither is a kind of its own while it is there.
@@ -42,12 +44,13 @@ KINDS = {
 }
 
 
-def fit(model: OrtMLLM, seen: Observations, kept: np.ndarray, seed: int) -> Prototypes:
-    """To the training pictures in these places, as `build_prototypes` fits them."""
+def fit(model: OrtMLLM, seen: Observations, kept: np.ndarray, clean: np.ndarray, seed: int) -> Prototypes:
+    """To the training pictures in these places, and clean ones in those, as `build_prototypes` fits them."""
     rng = np.random.default_rng(seed)
     rng.permutation(len(kept))  # drawn there before
     tokens = seen.tokens if len(kept) == len(seen.tokens) else seen.tokens[kept]
-    return fit_prototypes(model, Observations(seen.features[kept], seen.biased[kept], tokens), seed, rng)
+    assert seen.further is not None
+    return fit_prototypes(model, Observations(seen.own.of(kept), tokens, further=seen.further[clean]), seed, rng)
 
 
 def used(task: tuple[Path, Prototypes, int, Case, int]) -> list[Row]:
@@ -92,13 +95,17 @@ def main() -> None:
     images, source_of = pictures(training, args.others, args.seed), {case.path: case.source for case in training}
     # In the order in which `build_prototypes` takes them: the seed of a picture's noise is its place.
     sources = np.array([source_of[path] for path in images])
+    rest = further(training, images, args.seed)
+    sources_of_rest = np.array([source_of[path] for path in rest])
     cases = list(enumerate(some_of_each(load_sets(args.data, "test"), args.limit)))
     with tempfile.TemporaryFile() as scratch:
         seen = observe_all(model, images, args.seed, args.workers, None, scratch)
-        whole = fit(model, seen, np.arange(len(images)), args.seed)
+        seen = replace(seen, further=observe_clean(model, rest, args.seed, args.workers, None, None))
+        whole = fit(model, seen, np.arange(len(images)), np.arange(len(rest)), args.seed)
         tasks = []
         for kind, some in KINDS.items():
-            without = fit(model, seen, np.flatnonzero(~np.isin(sources, some)), args.seed)
+            left, clean = (np.flatnonzero(~np.isin(which, some)) for which in (sources, sources_of_rest))
+            without = fit(model, seen, left, clean, args.seed)
             tasks += [(args.bundle, without, i, case, args.seed) for i, case in cases if case.source in some]
             print(kind, without.digest()[:12], flush=True)
     with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:

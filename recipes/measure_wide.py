@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from imc_lite.pdc.fit.build import tokens_kept
 from imc_lite.pdc.fit.crossfit import draw_folds
 from imc_lite.pdc.fit.discriminant import NAMED
 from imc_lite.pdc.fit.low_rank_map import RESTORED, fit_remedies
+from imc_lite.pdc.fit.observe import tokens_kept
 
 WIDTHS = 1152, 5120
 GRID = 1024  # tokens that a picture has at least

@@ -9,7 +9,7 @@ from imc_lite.bench.report import PICTURE
 
 
 def result() -> str:
-    """What IMC gives back, in a sentence, with its condition."""
+    """What IMC gives back, each share with its condition."""
     found = robustness()
     pictures = sum(source["pictures"] for source in found["data"]["sources"].values())
 
@@ -28,23 +28,24 @@ def result() -> str:
         if harmed
         else "answers about none become worse beyond chance; prototypes fitted to yours give back more"
     )
-    return (
-        f"Under {len(others['by_noise'])} kinds of image noise that other projects wrote, at sizes of 224 to 1,500 "
+    lines = [
+        f"- Under {len(others['by_noise'])} kinds of image noise that other projects wrote, at sizes of 224 to 1,500 "
         f"pixels, {percent(total['noisy'])} of the questions are answered right, {percent(total['pdc'])} with PDC and "
         f"{percent(total['clean'])} about the clean picture: PDC gives back "
         f"**{with_interval(total['recovered'], total['recovered_95ci'])}** of what was lost, over "
         f"{others['pictures']} pictures which the model was not trained on "
         "([by noise, set and question](docs/measured.md#noise-made-by-other-programs)). Nothing was fitted to these "
         "noises, but choices were made while looking at them on training pictures, and three kinds of noise were added "
-        "because an earlier run had shown them missing. Under "
-        f"{len(strange['by_noise'])} more, not looked at before everything was fixed and most of them without a name "
-        f"here, it is {with_interval(strange['all']['recovered'], strange['all']['recovered_95ci'])}. About **kinds of "
-        f"picture that the prototypes were not fitted to** it is {share}, and {worse} "
-        "([by kind](docs/measured.md#a-kind-of-picture-that-the-prototypes-never-saw)). Under noise of this project's "
-        f"own making, over the {noises} noises and severities that cost right answers, it is {pdc}; over {damages} of "
-        f"damaged questions, SMS gives back {sms}, both on {pictures} pictures and on questions that need the picture "
-        "([measured](docs/measured.md))."
-    )
+        "because an earlier run had shown them missing.",
+        f"- Under {len(strange['by_noise'])} more, by which nothing was chosen and most of them without a name here, "
+        f"it is {with_interval(strange['all']['recovered'], strange['all']['recovered_95ci'])}.",
+        f"- About **kinds of picture that the prototypes were not fitted to** it is {share}, and {worse} "
+        "([by kind](docs/measured.md#a-kind-of-picture-that-the-prototypes-never-saw)).",
+        f"- Under noise of this project's own making, over the {noises} kinds and severities of noise that cost right "
+        f"answers, it is {pdc}; over the {damages} of damage to the question that do, SMS gives back {sms}. Both are "
+        f"of {pictures} pictures, and of questions that need the picture ([measured](docs/measured.md)).",
+    ]
+    return "\n".join(lines)
 
 
 # Findings that the README names, by their names in the result file.

@@ -25,8 +25,9 @@ from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.models.hf.parts import find  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
 from imc_lite.pdc.features import features  # noqa: E402
-from imc_lite.pdc.fit.build import find_images, fit_prototypes, observe_all  # noqa: E402
+from imc_lite.pdc.fit.build import find_images, fit_prototypes  # noqa: E402
 from imc_lite.pdc.fit.discriminant import CONDITIONS, fit  # noqa: E402
+from imc_lite.pdc.fit.observe import observe_all  # noqa: E402
 from imc_lite.pdc.prototypes import load_prototypes  # noqa: E402
 from imc_lite.pdc.remedies import LowRankMap  # noqa: E402
 

@@ -18,9 +18,10 @@ from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.models.default.packaged import PackagedEncoder  # noqa: E402
 from imc_lite.models.hf.model import HfMLLM  # noqa: E402
 from imc_lite.noise import apply_to_image  # noqa: E402
-from imc_lite.pdc.fit.build import Observations, fit_prototypes  # noqa: E402
+from imc_lite.pdc.fit.build import fit_prototypes  # noqa: E402
 from imc_lite.pdc.fit.discriminant import CONDITIONS, NAMED, fit_matcher  # noqa: E402
 from imc_lite.pdc.fit.low_rank_map import RESTORED  # noqa: E402
+from imc_lite.pdc.fit.observe import Observations, Shallow  # noqa: E402
 from imc_lite.pdc.full_size import restore_full_size  # noqa: E402
 from imc_lite.pdc.prototypes import Prototypes, load_prototypes, packaged_prototypes, prototypes_of  # noqa: E402
 from imc_lite.pdc.treat import inspect, name_noise, treat_picture  # noqa: E402
@@ -57,8 +58,9 @@ def observed(own: np.ndarray, by_packaged: np.ndarray) -> Observations:
     rng, first = np.random.default_rng(0), [i for i, (kind, _) in enumerate(CONDITIONS) if kind == "bias_field"]
     clean = rng.normal(size=(len(own), 1, 4, 8))
     tokens = clean + 0.1 * rng.normal(size=(len(own), 1 + len(NAMED) + len(RESTORED), 4, 8))
-    more = by_packaged[:, first]
-    return Observations(own, own[:, first], tokens.astype(np.float16), (by_packaged, np.tile(more, (1, 3, 1))))
+    more = np.tile(by_packaged[:, first], (1, 3, 1))
+    theirs = Shallow(by_packaged, more, by_packaged[:, :1], by_packaged[:, -6:])
+    return Observations(Shallow(own, own[:, first], own[:, :0], own[:, :0]), tokens.astype(np.float16), theirs)
 
 
 @pytest.mark.parametrize("telling", ["packaged", "own"])
@@ -69,6 +71,7 @@ def test_noise_is_read_from_the_encoder_that_names_it_better(telling, mllm, enco
     found = fit_prototypes(mllm, seen, 0, np.random.default_rng(0), packaged=encoder)
     theirs = telling == "packaged"
     assert (found.noise_encoder is encoder) == theirs == (found.matcher.bias_field is not None)
+    assert theirs == (found.matcher.strange is not None)
     assert found.matcher.statistics == ("quadrants" if theirs else "tokens")
     losses = found.facts["cross_entropy"]
     assert (losses["packaged"] < losses["own"]) == theirs

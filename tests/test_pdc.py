@@ -18,8 +18,9 @@ from imc_lite import IMC, ImcError, load_image
 from imc_lite.noise.image import FURTHER_KINDS, IMAGE_KINDS, apply_to_image
 from imc_lite.pdc import build_prototypes, find_images
 from imc_lite.pdc.features import features
-from imc_lite.pdc.fit.build import fit_prototypes, observe_all
+from imc_lite.pdc.fit.build import fit_prototypes
 from imc_lite.pdc.fit.discriminant import CONDITIONS, fit, fit_matcher
+from imc_lite.pdc.fit.observe import observe_all, observe_clean
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS, RESTORERS_VERSION, restore
@@ -228,6 +229,18 @@ def test_prototypes_that_do_not_fit_together_are_refused(imc, tmp_path, damage):
         load_prototypes(tmp_path / "p.safetensors", imc.model.identity)
 
 
+@pytest.mark.parametrize("name", ["bias_field", "strange"])
+@pytest.mark.parametrize("array", ["centre", "landmarks", "dual"])
+def test_classifiers_that_hold_no_numbers_are_refused(imc, tmp_path, name, array):
+    """Any comparison with them would be false, and nothing be looked at again."""
+    found = getattr(imc.prototypes.matcher, name)
+    spoilt = replace(found, **{array: np.full_like(getattr(found, array), np.nan)})
+    matcher = replace(imc.prototypes.matcher, **{name: spoilt})
+    replace(imc.prototypes, matcher=matcher).save(tmp_path / "p.safetensors")
+    with pytest.raises(ImcError, match="holds no readable prototypes"):
+        load_prototypes(tmp_path / "p.safetensors", imc.model.identity)
+
+
 def test_saved_prototypes_read_back_the_same(imc, tmp_path):
     # Maps come from linear algebra in whatever memory order; the file must not care.
     turned = {n: np.asfortranarray(a) for n, a in imc.prototypes.maps.items()}
@@ -284,8 +297,18 @@ def test_only_maps_that_save_a_tenth_are_packaged(imc):
 def test_prototypes_of_ones_own_for_the_default_model(default_model, clean_pictures, tmp_path):
     """As the command builds them for other models (test_hf.py, test_own_model.py), from fewer pictures."""
     with tempfile.TemporaryFile() as scratch:
-        seen = observe_all(default_model, find_images(clean_pictures)[:6], 0, 1, None, scratch)
+        found = find_images(clean_pictures)
+        seen = observe_all(default_model, found[:6], 0, 1, None, scratch)
+    shapes = [getattr(seen.own, name).shape[:2] for name in ("known", "biased", "clean", "strange")]
+    assert shapes == [(6, 52), (6, 15), (6, 4), (6, 16)]
     ours = fit_prototypes(default_model, seen, 0, np.random.default_rng(0))
+    # A further picture, seen clean alone, counts for what is strange, and for nothing else.
+    more = replace(seen, further=observe_clean(default_model, found[6:7], 0, 1, None, None))
+    assert more.further.shape == (1, 2, seen.own.known.shape[2])
+    known = fit_prototypes(default_model, more, 0, np.random.default_rng(0)).matcher
+    assert not np.array_equal(known.strange.dual, ours.matcher.strange.dual)
+    assert np.array_equal(known.bias_field.dual, ours.matcher.bias_field.dual)
+    assert np.array_equal(known.points, ours.matcher.points)
     ours.save(tmp_path / "ours.safetensors")
     inspect = [sys.executable, "-m", "imc_lite", "inspect", IMAGES[0], "--prototypes", tmp_path / "ours.safetensors"]
     row = json.loads(subprocess.run([*inspect, "--json"], capture_output=True, check=True).stdout)

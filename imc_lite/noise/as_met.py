@@ -50,7 +50,7 @@ def apply_as_met(image: np.ndarray, kind: str, severity: int, seed: int) -> np.n
         raise ImcError(f"unknown image noise {shown(kind)!r}: choose clean or one of {', '.join(DRAWN)}")
     level = 0.0 if kind == "clean" else IMAGE_NOISE.find(kind).level(severity)
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), severity])
-    met = resize_picture(image, size_filling(image.shape, _between(*SIDES, rng)))
+    met = resize_picture(image, size_filling(image.shape, between(*SIDES, rng)))
     if kind != "clean" and rng.random() < AS_THE_BANK:
         met = apply_to_image(met, kind, severity, int(rng.integers(2**31)))
     elif kind != "clean":
@@ -162,10 +162,10 @@ def _spike(planes: np.ndarray, level: float, rng: np.random.Generator) -> np.nda
 
 def _grain(planes: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
     """Height and width in grains, each between a pixel of the picture and one of the reference."""
-    return size_within(planes.shape, _between(max(grid(planes)), max(planes.shape[:2]), rng))
+    return size_within(planes.shape, between(max(grid(planes)), max(planes.shape[:2]), rng))
 
 
-def _between(low: int, high: int, rng: np.random.Generator) -> int:
+def between(low: int, high: int, rng: np.random.Generator) -> int:
     """A whole number, even on a log scale."""
     return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 

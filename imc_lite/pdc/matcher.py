@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imc_lite.pdc.bias_field import BiasFieldClassifier
 from imc_lite.pdc.features import QUADRANTS, features
+from imc_lite.pdc.kernel_classifier import KernelClassifier
 from imc_lite.results import Noise
 
 
@@ -35,6 +35,7 @@ class Matcher:
         in_distribution_limit: a picture with a higher score keeps the name of its noise, but does not count as
             in-distribution: its tokens are not like those that the low-rank maps were fitted on.
         bias_field: decides between a clean picture and a bias field; None leaves that to the prototypes.
+        strange: tells a picture that is neither clean nor under a noise of the bank; None has none.
         statistics: how `features` makes F of what the encoder gives.
     """
 
@@ -48,7 +49,8 @@ class Matcher:
     severities: tuple[int, ...]
     unknown_limit: float
     in_distribution_limit: float
-    bias_field: BiasFieldClassifier | None = None
+    bias_field: KernelClassifier | None = None
+    strange: KernelClassifier | None = None
     statistics: str = QUADRANTS
 
     def match(self, stats: np.ndarray, evidence: Evidence | None = None) -> tuple[Noise, bool]:
@@ -61,7 +63,7 @@ class Matcher:
         return self.examine(stats, evidence)[:2]
 
     def examine(self, stats: np.ndarray, evidence: Evidence | None = None) -> tuple[Noise, bool, float]:
-        """Like `match`, and with it the out-of-distribution score that the verdict rests on."""
+        """Like `match`, and with it the out-of-distribution score. What is strange is unknown whatever its score."""
         values = features(stats, self.statistics)[None]
         probabilities, scores = self.evidence(values) if evidence is None else evidence(self, values)
         score = float(scores[0])
@@ -79,9 +81,14 @@ class Matcher:
         kind = max(by_kind, key=by_kind.__getitem__)
         if self.bias_field is not None and kind in ("clean", "bias_field"):
             both = by_kind["clean"] + by_kind["bias_field"]
-            biased = float(1 / (1 + np.exp(-float(self.bias_field.log_odds(values)[0]))))
+            biased = self.bias_field.probability(values)
             kind, by_kind["clean"] = ("bias_field" if biased > 0.5 else "clean"), both * (1 - biased)
             by_kind["bias_field"] = both * biased
+        if kind == "clean" and self.strange is not None:
+            clean, strange = by_kind["clean"], self.strange.probability(values)
+            by_kind["clean"] = clean * (1 - strange)
+            if strange > 0.5:
+                return Noise("unknown", 0, min(1.0, by_kind.get("unknown", 0.0) + clean * strange), 0.0), False
         inside = np.where([k == kind for k in self.kinds], probabilities, 0)
         # The expectation over the severities of that kind.
         strength = float(inside @ np.array(self.severities) / inside.sum())

@@ -1,8 +1,8 @@
 """The prototypes of an encoder, and the file that they are kept in.
 
-safetensors: the arrays of the matcher, of the bias-field classifier (`shading.*`), of the low-rank maps and of the
-clean pictures that these lead back to (`clean.*`); all that is no array stands in the header as JSON. The names in the
-file are those of its first version, so that old files read.
+safetensors: the arrays of the matcher, of its classifiers (`shading.*` of bias fields, `strange.*`), of the low-rank
+maps and of the clean pictures that these lead back to (`clean.*`); all that is no array stands in the header as JSON.
+The names in the file are those of its first version, so that old files read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from imc_lite.errors import UNREADABLE, ImcError, shown
 from imc_lite.files import write_atomically
 from imc_lite.images.dicom.windows import OWN, canonical
 from imc_lite.noise.registry import BANK_VERSION
-from imc_lite.pdc.bias_field import BiasFieldClassifier
 from imc_lite.pdc.familiarity import Familiarity
 from imc_lite.pdc.features import QUADRANTS, TOKENS
 from imc_lite.pdc.fitting_together import check_fit
+from imc_lite.pdc.kernel_classifier import KernelClassifier
 from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.remedies import LowRankMap, Remedy
 from imc_lite.pdc.restorers import RESTORERS_VERSION
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 3
 MATCHER_ARRAYS = ("mean", "whiten", "points", "bias", "precision", "reconstruct")
 MAP_ARRAYS = ("down", "up", "offset", "shift")
-BIAS_FIELD_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
+CLASSIFIER_ARRAYS = ("centre", "project", "landmarks", "dual", "offset")
 CLEAN_ARRAYS = ("centres", "directions")
 REBUILD = "build them: imc-lite prototypes build"
 
@@ -112,7 +112,7 @@ class Prototypes:
         )
 
     def digest(self) -> str:
-        """SHA-256 of everything that decides on a picture."""
+        """SHA-256 of everything that the file holds."""
         return sha256(self._bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -140,9 +140,9 @@ class Prototypes:
         }
         # safetensors writes an array's memory as it lies: only C order is read back as what it was.
         arrays |= {n: np.ascontiguousarray(a) for n, a in self.maps.items()}
-        fields = self.matcher.bias_field
-        if fields is not None:
-            arrays |= {f"shading.{n}": np.ascontiguousarray(getattr(fields, n)) for n in BIAS_FIELD_ARRAYS}
+        for name, found in (("shading", self.matcher.bias_field), ("strange", self.matcher.strange)):
+            if found is not None:
+                arrays |= {f"{name}.{n}": np.ascontiguousarray(getattr(found, n)) for n in CLASSIFIER_ARRAYS}
         if self.clean is not None:
             arrays |= {f"clean.{n}": np.ascontiguousarray(getattr(self.clean, n)) for n in CLEAN_ARRAYS}
             header["clean_variance"] = self.clean.variance
@@ -184,7 +184,8 @@ def load_prototypes(path: Path, wanted: dict[str, str]) -> Prototypes:
             severities=tuple(header.pop("severities")),
             unknown_limit=unknown,
             in_distribution_limit=header.pop("familiar_limit", unknown),
-            bias_field=_bias_field(arrays, statistics),
+            bias_field=_classifier(arrays, "shading", wanted=statistics == QUADRANTS),
+            strange=_classifier(arrays, "strange"),
             statistics=statistics,
         )
         remedies = tuple(_remedy(row) for row in header.pop("remedies"))
@@ -260,11 +261,15 @@ def _window(found: object) -> str | None:
         return None
 
 
-def _bias_field(arrays: dict[str, np.ndarray], statistics: str) -> BiasFieldClassifier | None:
-    """The default encoder's prototypes have one, others may."""
-    if statistics != QUADRANTS and "shading.centre" not in arrays:
+def _classifier(arrays: dict[str, np.ndarray], name: str, wanted: bool = False) -> KernelClassifier | None:
+    """One of a file's classifiers; None where the file has none of its arrays.
+
+    Raises:
+        KeyError: the file has some of them only, or none though it must, `wanted`.
+    """
+    if not wanted and not any(key.startswith(f"{name}.") for key in arrays):
         return None
-    return BiasFieldClassifier(**{n: arrays[f"shading.{n}"] for n in BIAS_FIELD_ARRAYS})
+    return KernelClassifier(**{n: arrays[f"{name}.{n}"] for n in CLASSIFIER_ARRAYS})
 
 
 def _row(remedy: Remedy) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imc_lite.models.base import MLLM, Perception
+from imc_lite.pdc.blocks import find_blocks
 from imc_lite.pdc.features import noise_statistics
 from imc_lite.pdc.full_size import restore_for, restore_full_size
 from imc_lite.pdc.impulse import impulse_strength
@@ -63,7 +64,7 @@ def treat_picture(
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
         look = name_noise(model, prototypes, pixels, perception.stats)
-        remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
+        remedy = None if look.hidden else prototypes.remedy(look.noise.kind, look.noise.severity)
         report, restored = judge(prototypes, look), None
         if remedy is not None and remedy.restore:
             again, restored = look.again, look.restored
@@ -116,7 +117,7 @@ def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> 
     began = time.perf_counter()
     look = name_noise(model, prototypes, pixels)
     perceived = time.perf_counter()
-    remedy = prototypes.remedy(look.noise.kind, look.noise.severity)
+    remedy = None if look.hidden else prototypes.remedy(look.noise.kind, look.noise.severity)
     report, restored = judge(prototypes, look), None
     if remedy is not None and remedy.restore:
         restored, report = restore_full_size(pixels, remedy.kind, remedy.severity), replace(report, restored=True)
@@ -130,7 +131,8 @@ def inspect(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> ImageRep
 
 
 def examine(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> tuple[ImageReport, float]:
-    """Like `inspect`, and with it the out-of-distribution score that the verdict rests on."""
+    """Like `inspect`, and with it the out-of-distribution score, how far the picture lies from those that the
+    prototypes were fitted to."""
     look = name_noise(model, prototypes, pixels)
     return judge(prototypes, look), look.score
 
@@ -146,6 +148,7 @@ class Look:
         behind: what is seen behind the waves of a spike, which hide it from the encoder; None without waves.
         restored: the picture without its waves, uint8 [h, w, 3], where there were any; `again`: the model's pass over
             that, where noise is read from it.
+        hidden: whether the noise is seen by the picture's own pixels alone: by the encoder's pass, it is clean.
     """
 
     noise: Noise
@@ -154,6 +157,7 @@ class Look:
     behind: Noise | None = None
     restored: np.ndarray | None = None
     again: Perception | None = None
+    hidden: bool = False
 
 
 def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray | None = None) -> Look:
@@ -175,6 +179,8 @@ def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: n
     noise, in_distribution, score = _examine(model, prototypes, pixels, stats)
     if noise.kind not in ("clean", "impulse") and (strength := impulse_strength(pixels)):
         noise = Noise("impulse", round(strength), SURE, strength)
+    if noise.kind == "clean" and (blocks := find_blocks(pixels)):
+        return Look(Noise(blocks, 1, SURE, 1.0), in_distribution, score, hidden=True)
     return Look(noise, in_distribution, score)
 
 
@@ -190,6 +196,11 @@ def _examine(
 def judge(prototypes: Prototypes, look: Look) -> ImageReport:
     """Is a picture with this noise gradable, and if not, why?"""
     noise, behind = look.noise, look.behind
+    if look.hidden:
+        if prototypes.noise_encoder is None:
+            return ImageReport(None, noise, True)
+        reason = f"{noise.kind}, seen at the picture's own size; how much of it this model's encoder loses is not known"
+        return ImageReport(None, noise, None, reason)
     remedy = prototypes.remedy(noise.kind, noise.severity)
     if noise.kind == "unknown":
         reason = "noise or a kind of picture that the prototypes do not know; it is left as it is"

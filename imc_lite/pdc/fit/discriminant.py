@@ -190,7 +190,7 @@ def fit(table: np.ndarray, seed: int, count: int = 1, second: np.ndarray | None 
 
 
 def _within(means: np.ndarray, sizes: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Covariance [F, F] about the means [C, 48, F] of clusters of these sizes, from the second moment of all."""
+    """Covariance [F, F] about the means [C, 52, F] of clusters of these sizes, from the second moment of all."""
     flat, weights = means.reshape(-1, means.shape[2]), np.repeat(sizes, means.shape[1])
     covariance = -(flat.T * weights) @ flat
     covariance += second
