@@ -58,6 +58,9 @@ def on_ray(open_model: Callable[[], IMC], address: str, threads: int) -> Answers
     # Read when Ray is imported: it would report home, and its C++ part writes to stderr.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Of a cluster that is started here: Ray would let its workers wait behind everything else on the machine (nice 15),
+    # where a run without it waits for nobody.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
         import ray.data
