@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -96,12 +97,18 @@ class Matcher:
 
     def evidence(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features [B, F] -> probabilities [B, K] of the prototypes, out-of-distribution scores [B]."""
+        whiten, points, reconstruct = self._double
         apart = values - self.mean
-        z = apart @ self.whiten
-        logits = self.bias - 0.5 * ((z[:, None] - self.points) ** 2).sum(2)
+        z = apart @ whiten
+        logits = self.bias - 0.5 * ((z[:, None] - points) ** 2).sum(2)
         weights = np.exp(logits - logits.max(1, keepdims=True))
-        score = (self.precision * (apart - z @ self.reconstruct) ** 2).mean(1)
+        score = (self.precision * (apart - z @ reconstruct) ** 2).mean(1)
         return weights / weights.sum(1, keepdims=True), score
+
+    @cached_property
+    def _double(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What features, which are float64, are multiplied by or compared with: widened once, not for every picture."""
+        return self.whiten.astype(np.float64), self.points.astype(np.float64), self.reconstruct.astype(np.float64)
 
 
 Evidence = Callable[[Matcher, np.ndarray], tuple[np.ndarray, np.ndarray]]

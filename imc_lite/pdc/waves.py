@@ -53,9 +53,11 @@ def find_wave(planes: np.ndarray) -> Wave | None:
     if amplitude < FAINTEST:
         return None
     # In steps of frequency; the lowest row lies beside the highest.
-    away = (np.arange(height)[:, None] - y + height // 2) % height - height // 2
-    distance = np.hypot(away, np.arange(spectrum.shape[1]) - x)
-    ring = spectrum[(distance >= RING[0]) & (distance <= RING[1])]
+    near = np.arange(-RING[1], RING[1] + 1)
+    columns = x + near[(near >= -x) & (near < spectrum.shape[1] - x)]
+    distance = np.hypot(near[:, None], columns - x)
+    around = spectrum[np.ix_((y + near) % height, columns)]
+    ring = around[(distance >= RING[0]) & (distance <= RING[1])]
     if amplitude < PEAK * ring.max() or amplitude < ABOVE * np.median(ring):
         return None
     return Wave(float(np.fft.fftfreq(height)[y]), float(np.fft.rfftfreq(width)[x]), amplitude)
