@@ -4,8 +4,8 @@
 
 All VQA-RAD training pictures and 24 of each other set, as many of each class where a set has classes and enough of
 them, under noise as it is met; and 48 more of the nuclei, whose microscopes and stains differ most. Nearly all of the
-time is the encoder's, 82 passes a picture and 36 through its first layers alone. 100 more of each set are seen clean
-alone.
+time is the encoder's, 82 passes a picture and 36 through its first layers alone. 100 more of each other set are seen
+clean alone, by themselves and several in one.
 """
 
 from __future__ import annotations

@@ -302,9 +302,9 @@ def test_prototypes_of_ones_own_for_the_default_model(default_model, clean_pictu
     shapes = [getattr(seen.own, name).shape[:2] for name in ("known", "biased", "clean", "strange")]
     assert shapes == [(6, 52), (6, 15), (6, 4), (6, 16)]
     ours = fit_prototypes(default_model, seen, 0, np.random.default_rng(0))
-    # A further picture, seen clean alone, counts for what is strange, and for nothing else.
-    more = replace(seen, further=observe_clean(default_model, found[6:7], 0, 1, None, None))
-    assert more.further.shape == (1, 2, seen.own.known.shape[2])
+    # Further pictures, seen clean alone and in panels, count for what is strange, and for nothing else.
+    more = replace(seen, further=observe_clean(default_model, found[6:8], 0, 1, None, None))
+    assert more.further.shape == (2, 4, seen.own.known.shape[2])
     known = fit_prototypes(default_model, more, 0, np.random.default_rng(0)).matcher
     assert not np.array_equal(known.strange.dual, ours.matcher.strange.dual)
     assert np.array_equal(known.bias_field.dual, ours.matcher.bias_field.dual)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from imc_lite import IMC, ImcError, load_image
-from imc_lite.bench.data import load_edition
+from imc_lite.bench.data import Case, load_edition
 from imc_lite.images.resize import resize_picture, size_filling
 from imc_lite.models.default.packaged import PackagedEncoder
 from imc_lite.noise.as_met import SIDES
@@ -19,6 +19,7 @@ from imc_lite.noise.image import apply_to_image
 from imc_lite.noise.strange import FAMILIES, TIMES, strange_copies
 from imc_lite.pdc.blocks import find_blocks
 from imc_lite.pdc.fit.kernel_classifier import fit_strange
+from imc_lite.pdc.fit.panels import GRIDS, MOST, make_panel
 from imc_lite.pdc.prototypes import load_prototypes
 from imc_lite.pdc.treat import inspect, judge, name_noise
 
@@ -39,6 +40,11 @@ def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return load_image(buffer.getvalue())
+
+
+def edition_of(source: str) -> list[Case]:
+    """The packaged pictures of one set, to which nothing was fitted."""
+    return [case for case in load_edition() if case.source == source]
 
 
 def in_blocks(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -102,6 +108,46 @@ def test_what_may_be_strange_is_less_surely_clean(imc, blind):
     for path in IMAGES:
         mine, without = imc.inspect(path).noise, blind.inspect(path).noise
         assert mine.kind == without.kind == "clean" and 0.5 < mine.probability < without.probability
+
+
+def test_panels_are_seeded_pictures_of_many_shapes():
+    pictures = [load_image(path) for path in (*IMAGES, *IMAGES)][:MOST]
+    before, shapes = [pixels.copy() for pixels in pictures], set()
+    for seed in range(40):
+        panel = make_panel(pictures, seed)
+        assert panel.dtype == np.uint8 and panel.shape[2] == 3 and np.array_equal(panel, make_panel(pictures, seed))
+        # Rounding of places, and lines and a rim of a twentieth of each, are all that comes to the side that was drawn.
+        assert SIDES[0] - MOST <= max(panel.shape) <= 1.25 * SIDES[1]
+        shapes.add(panel.shape)
+    assert len(shapes) > 30 and all(map(np.array_equal, before, pictures))
+    # Of two pictures there is a pair, side by side or one below the other.
+    wide = [make_panel([np.full((60, 60, 3), 50 * i, np.uint8) for i in (1, 2)], seed) for seed in range(20)]
+    assert {panel.shape[1] > panel.shape[0] for panel in wide} == {True, False}
+    assert all({50, 100} <= set(np.unique(panel)) for panel in wide)
+    assert (1, 2) in GRIDS and (2, 2) in GRIDS
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 90, 3), (640, 3, 3)])
+def test_panels_of_any_size(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for seed in range(12):
+        panel = make_panel([pixels] * MOST, seed)
+        assert panel.dtype == np.uint8 and panel.ndim == 3 and panel.shape[2] == 3
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2), (2, 3)])
+def test_several_clean_pictures_in_one_are_clean(imc, rows, columns):
+    """As figures show them: of one kind, cut to squares, a line of white or black between them."""
+    cases = [case for source in ("vqa_rad", "brain_mri", "nih_cxr", "nuclei") for case in edition_of(source)]
+    found = []
+    for first in range(0, len(cases) - rows * columns, 6):
+        some = [Image.fromarray(load_image(case.path)) for case in cases[first : first + rows * columns]]
+        sheet = np.full((rows * 210 - 10, columns * 210 - 10, 3), 255 * (first % 4 // 2), np.uint8)
+        for place, picture in enumerate(some):
+            top, left = place // columns * 210, place % columns * 210
+            sheet[top : top + 200, left : left + 200] = np.asarray(ImageOps.fit(picture, (200, 200)))
+        found.append(imc.inspect(sheet).noise.kind)
+    assert len(found) >= 15 and found.count("unknown") <= 1
 
 
 def test_what_is_strange_is_told_and_nearly_all_that_is_clean_stays_so():

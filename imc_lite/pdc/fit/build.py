@@ -68,8 +68,9 @@ def build_prototypes(
         workers: pictures encoded at once.
         window: show the pictures, which must be DICOM then, with this one (`imc_lite.images.load.load_image`); the
             prototypes are for DICOM pictures that are shown so.
-        further: clean pictures that are looked at without noise, which takes two passes each: what is rare among clean
-            ones should not be called strange. Of use where noise is read from the default model's encoder.
+        further: clean pictures that are looked at without noise, also in panels, which takes four passes each: what is
+            rare among clean ones should not be called strange. Of use where noise is read from the default model's
+            encoder.
 
     Raises:
         ImcError: too few pictures, one that cannot be read or for which the encoder's values are out of range, or an

@@ -22,6 +22,7 @@ from imc_lite.pdc.features import QUADRANTS, features, noise_statistics
 from imc_lite.pdc.fit.discriminant import CONDITIONS, KNOWN, NAMED, OUT_OF_DISTRIBUTION
 from imc_lite.pdc.fit.leading import COLUMNS
 from imc_lite.pdc.fit.low_rank_map import RESTORED
+from imc_lite.pdc.fit.panels import MOST, make_panel
 from imc_lite.pdc.full_size import restore_for
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ HALF = float(np.finfo(np.float16).max)  # 65,504
 FAR = 1_000_000
 FIELDS = 3  # bias fields of each severity that a picture is put under: their directions differ
 SIZES = 3  # at which a clean picture is seen for the second look, its own and two that are drawn
+PANELS = 2  # of several pictures, in which each further clean one is seen
 CUT = 0.5, 0.9  # share of its sides that a part of a clean picture has
 
 
@@ -66,7 +68,7 @@ class Observations:
         tokens: float16 [P, V, N, D]: clean, under 51 noises and restored ones, as `fit_remedies` takes them; N at most
             256 and fewer of a tower whose tokens are wide.
         by_packaged: by the default model's encoder; None where it is not asked, or is the model's own.
-        further: float64 [E, 2, F], features of further clean pictures (`observe_clean`); None where there are none.
+        further: float64 [E, 4, F], features of further clean pictures (`observe_clean`); None where there are none.
     """
 
     own: Shallow
@@ -107,17 +109,18 @@ def observe_all(
 def observe_clean(
     model: MLLM, images: list[Path], seed: int, workers: int, window: str | None, packaged: PackagedEncoder | None
 ) -> np.ndarray:
-    """Features of clean pictures as they are and at another size, by `packaged` where it is given, else by the model's
-    own encoder: float64 [E, 2, F].
+    """Features of clean pictures as they are, at another size, and in two panels with those after them, by
+    `packaged` where it is given, else by the model's own encoder: float64 [E, 4, F].
 
     Raises:
         ImcError: a picture cannot be read, or the encoder's values for it are no numbers.
     """
 
     def see(place: int) -> np.ndarray:
-        image = load_image(images[place], window=window)
-        both = image, apply_as_met(image, "clean", 0, seed + place)
-        seen = np.stack([noise_statistics(model, p) if packaged is None else packaged.stats(p) for p in both])
+        image, *others = [load_image(images[(place + i) % len(images)], window=window) for i in range(MOST)]
+        panels = [make_panel([image, *others], seed + place + FAR * draw) for draw in range(PANELS)]
+        views = image, apply_as_met(image, "clean", 0, seed + place), *panels
+        seen = np.stack([noise_statistics(model, p) if packaged is None else packaged.stats(p) for p in views])
         _check(images[place], seen)
         return features(seen, model.statistics if packaged is None else QUADRANTS)
 
