@@ -107,7 +107,9 @@ def test_what_may_be_strange_is_less_surely_clean(imc, blind):
     """The two verdicts share what the prototypes call clean."""
     for path in IMAGES:
         mine, without = imc.inspect(path).noise, blind.inspect(path).noise
-        assert mine.kind == without.kind == "clean" and 0.5 < mine.probability < without.probability
+        assert mine.kind == without.kind == "clean"
+        # What is called clean is sooner clean than strange, of what the prototypes call clean.
+        assert 0.5 * without.probability < mine.probability < without.probability
 
 
 def test_panels_are_seeded_pictures_of_many_shapes():
