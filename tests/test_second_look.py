@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from imc_lite import IMC, ImcError, load_image
-from imc_lite.bench.data import Case, load_edition
+from imc_lite.bench.data import load_edition
 from imc_lite.images.resize import resize_picture, size_filling
 from imc_lite.models.default.packaged import PackagedEncoder
 from imc_lite.noise.as_met import SIDES
@@ -40,11 +40,6 @@ def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return load_image(buffer.getvalue())
-
-
-def edition_of(source: str) -> list[Case]:
-    """The packaged pictures of one set, to which nothing was fitted."""
-    return [case for case in load_edition() if case.source == source]
 
 
 def in_blocks(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -140,7 +135,7 @@ def test_panels_of_any_size(shape):
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2), (2, 3)])
 def test_several_clean_pictures_in_one_are_clean(imc, rows, columns):
     """As figures show them: of one kind, cut to squares, a line of white or black between them."""
-    cases = [case for source in ("vqa_rad", "brain_mri", "nih_cxr", "nuclei") for case in edition_of(source)]
+    cases = [case for case in load_edition() if case.source in ("vqa_rad", "brain_mri", "nih_cxr", "nuclei")]
     found = []
     for first in range(0, len(cases) - rows * columns, 6):
         some = [Image.fromarray(load_image(case.path)) for case in cases[first : first + rows * columns]]

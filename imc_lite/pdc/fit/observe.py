@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -116,10 +117,14 @@ def observe_clean(
         ImcError: a picture cannot be read, or the encoder's values for it are no numbers.
     """
 
+    @lru_cache(MOST + workers)  # every picture is in the panels of those before it
+    def picture(place: int) -> np.ndarray:
+        return load_image(images[place], window=window)
+
     def see(place: int) -> np.ndarray:
-        image, *others = [load_image(images[(place + i) % len(images)], window=window) for i in range(MOST)]
-        panels = [make_panel([image, *others], seed + place + FAR * draw) for draw in range(PANELS)]
-        views = image, apply_as_met(image, "clean", 0, seed + place), *panels
+        together = [picture((place + i) % len(images)) for i in range(MOST)]
+        panels = [make_panel(together, seed + place + FAR * draw) for draw in range(PANELS)]
+        views = together[0], apply_as_met(together[0], "clean", 0, seed + place), *panels
         seen = np.stack([noise_statistics(model, p) if packaged is None else packaged.stats(p) for p in views])
         _check(images[place], seen)
         return features(seen, model.statistics if packaged is None else QUADRANTS)

@@ -24,7 +24,8 @@ def make_panel(images: Sequence[np.ndarray], seed: int) -> np.ndarray:
         seed: any non-negative integer; draws the grid, the line between pictures, and the size.
 
     Returns:
-        uint8 [h, w, 3], longer side within `imc_lite.noise.as_met.SIDES` but for rounding.
+        uint8 [h, w, 3]; the pictures' longer side together is within `imc_lite.noise.as_met.SIDES` but for rounding;
+        lines and a rim come to it.
     """
     rng = np.random.default_rng([seed, len(GRIDS)])
     grids = [grid for grid in GRIDS if grid[0] * grid[1] <= len(images)]
