@@ -32,7 +32,7 @@ from imc_lite.pdc.fit.low_rank_map import (
     SHARED_RANK,
     fit_remedies,
 )
-from imc_lite.pdc.fit.observe import Observations, Shallow, observe_all, observe_clean
+from imc_lite.pdc.fit.observe import WEIGHTS, Observations, Shallow, observe_all, observe_clean
 from imc_lite.pdc.matcher import Matcher
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.restorers import RESTORERS_VERSION
@@ -150,7 +150,8 @@ def _fit_naming(
 def _looking_again(matcher: Matcher, seen: Shallow, further: np.ndarray | None, seed: int) -> Matcher:
     """With what looks again at pictures that the prototypes take for clean."""
     bias_field = fit_bias_field(seen.known[:, 0], seen.biased, seed)
-    return replace(matcher, bias_field=bias_field, strange=fit_strange(seen.clean, seen.strange, seed, further))
+    strange = fit_strange(seen.clean, seen.strange, seed, further, WEIGHTS)
+    return replace(matcher, bias_field=bias_field, strange=strange)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Gaussian kernel ridge regression (Saunders et al. 1998, ICML) on landmark pictur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,7 +52,11 @@ def fit_bias_field(clean: np.ndarray, biased: np.ndarray, seed: int) -> KernelCl
 
 
 def fit_strange(
-    clean: np.ndarray, strange: np.ndarray, seed: int, further: np.ndarray | None = None
+    clean: np.ndarray,
+    strange: np.ndarray,
+    seed: int,
+    further: np.ndarray | None = None,
+    weights: Sequence[float] = (),
 ) -> KernelClassifier:
     """Fit to the features of clean pictures and of copies with something on them that no bank has.
 
@@ -60,12 +65,18 @@ def fit_strange(
         strange: float64 [N, C, F].
         seed: of the folds and of the choice of landmarks.
         further: float64 [E, B, F], of other pictures, B clean views of each.
+        weights: B, of these views beside the others'; where none are given, all weigh 1.
     """
-    return _fit_calibrated(clean, strange, seed, STRANGE, further)
+    return _fit_calibrated(clean, strange, seed, STRANGE, further, weights)
 
 
 def _fit_calibrated(
-    clean: np.ndarray, other: np.ndarray, seed: int, shape: Shape, further: np.ndarray | None = None
+    clean: np.ndarray,
+    other: np.ndarray,
+    seed: int,
+    shape: Shape,
+    further: np.ndarray | None = None,
+    weights: Sequence[float] = (),
 ) -> KernelClassifier:
     """The log-odds are set on pictures that were not fitted on, and moved so that nearly all clean ones stay clean."""
     more = clean[:0] if further is None else further
@@ -74,14 +85,14 @@ def _fit_calibrated(
     table, first = np.concatenate([clean, other], 1), clean.shape[1]
     scores, scores_of_more = np.empty(table.shape[:2]), np.empty(more.shape[:2])
     for fold in range(FOLDS):
-        part = _fit(table[folds != fold], first, more[folds_of_more != fold], seed, shape)
+        part = _fit(table[folds != fold], first, more[folds_of_more != fold], weights, seed, shape)
         scores[folds == fold] = [_log_odds(part, rows) for rows in table[folds == fold]]
         left = more[folds_of_more == fold]
         scores_of_more[folds_of_more == fold] = _log_odds(part, left.reshape(-1, left.shape[2])).reshape(left.shape[:2])
     of_clean = np.concatenate([scores[:, :first].ravel(), scores_of_more.ravel()])
     slope, offset = _platt(of_clean, scores[:, first:])
     offset -= max(0.0, float(np.quantile(slope * of_clean + offset, shape.kept)))
-    whole = _fit(table, first, more, seed, shape)
+    whole = _fit(table, first, more, weights, seed, shape)
     return replace(
         whole,
         dual=(slope * whole.dual).astype(np.float32),
@@ -89,13 +100,18 @@ def _fit_calibrated(
     )
 
 
-def _fit(table: np.ndarray, first: int, more: np.ndarray, seed: int, shape: Shape) -> KernelClassifier:
-    """Ridge regression of -1 (the `first` views in each row of [N, V, F] and all of `more`, [E, B, F], which are clean)
-    and 1, both classes weighing the same."""
+def _fit(
+    table: np.ndarray, first: int, more: np.ndarray, weights: Sequence[float], seed: int, shape: Shape
+) -> KernelClassifier:
+    """Ridge regression of -1 (the `first` views in each row of [N, V, F] and all of `more`, [E, B, F], which are clean
+    and weigh `weights`) and 1, both classes weighing the same."""
     values = np.concatenate([table.reshape(-1, table.shape[2]), more.reshape(-1, table.shape[2])])
     others = table.shape[1] - first
     wanted = np.concatenate([np.tile([*[-1.0] * first, *[1.0] * others], len(table)), np.full(more[..., 0].size, -1.0)])
-    weight = np.where(wanted < 0, (wanted > 0).sum() / (wanted < 0).sum(), 1.0)
+    share = np.ones(len(wanted))
+    if len(more) and len(weights):
+        share[table.shape[0] * table.shape[1] :] = np.tile(weights, len(more))
+    weight = np.where(wanted < 0, (wanted > 0).sum() / share[wanted < 0].sum() * share, 1.0)
     centre, deviation = values.mean(0), values.std(0)
     spread = np.where(deviation < STILL, np.inf, deviation + STILL)
     scaled = (values - centre) / spread

@@ -36,6 +36,9 @@ FAR = 1_000_000
 FIELDS = 3  # bias fields of each severity that a picture is put under: their directions differ
 SIZES = 3  # at which a clean picture is seen for the second look, its own and two that are drawn
 PANELS = 2  # of several pictures, in which each further clean one is seen
+# Of its views, in the order of `observe_clean`. Panels that weigh as much as it does cost single clean pictures
+# (docs/log.md).
+WEIGHTS = 1.0, 1.0, *[0.25] * PANELS
 CUT = 0.5, 0.9  # share of its sides that a part of a clean picture has
 
 
