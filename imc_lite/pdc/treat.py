@@ -13,6 +13,7 @@ from imc_lite.pdc.features import noise_statistics
 from imc_lite.pdc.full_size import restore_for, restore_full_size
 from imc_lite.pdc.impulse import impulse_strength
 from imc_lite.pdc.prototypes import Prototypes
+from imc_lite.pdc.remedies import Remedy
 from imc_lite.pdc.waves import spike_strength
 from imc_lite.results import ImageReport, Noise
 
@@ -64,7 +65,7 @@ def treat_picture(
     tokens, report, restored = perception.tokens, ImageReport(path=None), None
     if prototypes is not None:
         look = name_noise(model, prototypes, pixels, perception.stats)
-        remedy = None if look.hidden else prototypes.remedy(look.noise.kind, look.noise.severity)
+        remedy = look.remedy(prototypes)
         report, restored = judge(prototypes, look), None
         if remedy is not None and remedy.restore:
             again, restored = look.again, look.restored
@@ -117,7 +118,7 @@ def restore_picture(model: MLLM, prototypes: Prototypes, pixels: np.ndarray) -> 
     began = time.perf_counter()
     look = name_noise(model, prototypes, pixels)
     perceived = time.perf_counter()
-    remedy = None if look.hidden else prototypes.remedy(look.noise.kind, look.noise.severity)
+    remedy = look.remedy(prototypes)
     report, restored = judge(prototypes, look), None
     if remedy is not None and remedy.restore:
         restored, report = restore_full_size(pixels, remedy.kind, remedy.severity), replace(report, restored=True)
@@ -158,6 +159,10 @@ class Look:
     restored: np.ndarray | None = None
     again: Perception | None = None
     hidden: bool = False
+
+    def remedy(self, prototypes: Prototypes) -> Remedy | None:
+        """What makes up for the noise; None for noise that the encoder does not see, as it does not see a clean one."""
+        return None if self.hidden else prototypes.remedy(self.noise.kind, self.noise.severity)
 
 
 def name_noise(model: MLLM, prototypes: Prototypes, pixels: np.ndarray, stats: np.ndarray | None = None) -> Look:
