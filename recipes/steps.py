@@ -77,7 +77,9 @@ PLAN: dict[str, dict[str, Any]] = {
     "noise named elsewhere": made((*ENCODER, "prototypes", "edition"), "recipes/results/portability.json"),
     # They ask without repair.
     "noise of other projects": made((*MODEL, "prototypes", "all sets"), "recipes/results/generality.json"),
-    "noise of other projects by which nothing was chosen": made((*MODEL, "prototypes", "all sets"), "recipes/results/unseen.json"),
+    "noise of other projects by which nothing was chosen": made(
+        (*MODEL, "prototypes", "all sets"), "recipes/results/unseen.json"
+    ),
     "error left by the map": made((*ENCODER, "first sets"), "recipes/results/maps.json"),
     "a kind of picture the prototypes never saw": made((*MODEL, "first sets"), "recipes/results/foreign.json"),
     "every kind of picture left out": made((*IMC, "all sets"), "recipes/results/left_out.json", cores=2),
