@@ -1,22 +1,25 @@
-"""Writing files so that nothing the user had is lost or half-written."""
+"""Writing files so that nothing the user had is lost or half-written, and lines of JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from imc_lite.errors import ImcError, shown
 
 if sys.platform != "win32":
     import fcntl
+
+LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -223,3 +226,13 @@ def _is_stdout(found: os.stat_result) -> bool:
         return os.path.samestat(found, os.fstat(1))
     except OSError:
         return False
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON that every reader takes as one line of UTF-8.
+
+    Characters that some readers take for the end of a line are escaped; half a surrogate pair, which a file name may
+    hold and UTF-8 cannot, becomes "?".
+    """
+    text = json.dumps(row, ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode("utf-8").translate(LINE_BREAKS)

@@ -190,7 +190,8 @@ class IMC:
         Args and errors are those of `inspect`.
         """
         treat = partial(restore_picture, self.model, self.noise_prototypes())
-        return self._restored.get(self.load(image, window, frame).pixels, treat).own()
+        found = self._restored.get(self.load(image, window, frame).pixels, treat).own()
+        return replace(found, report=replace(found.report, path=path_of(image)))
 
     def answer(
         self,

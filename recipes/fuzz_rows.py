@@ -3,7 +3,7 @@
     python recipes/fuzz_rows.py -o recipes/results/fuzz_rows.json
 
 Three targets, no model (a function that gives an error row answers instead, for it is not what is looked at):
-- `rows`: a line of a batch through `read_case`, and its row through `dump`, which must be one line of UTF-8 JSON;
+- `rows`: a line of a batch through `read_case`, and its row through `json_line`, which must be one line of UTF-8 JSON;
 - `manifests`: a file through `read_manifest`; one that is accepted must have plain names only;
 - `outputs`: a finished output through `run_batch` with the same cases. Where it is refused it must be as it was; where
   it is accepted, it must begin with the whole rows that were there and end with one row a case.
@@ -29,9 +29,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imc_lite import ImcError
-from imc_lite.batch.rows import Case, Plan, dump, read_case, run_of
+from imc_lite.batch.rows import Case, Plan, read_case, run_of
 from imc_lite.batch.run import run_batch
 from imc_lite.bundle.manifest import read_manifest
+from imc_lite.files import json_line
 
 HANG, MEMORY, CHUNK = 5, 1024, 2000  # seconds, MiB, inputs a process
 SHARES = {"rows": 0.6, "manifests": 0.2, "outputs": 0.2}
@@ -110,7 +111,7 @@ def one_row(rng: random.Random, folder: Path) -> bool:
     row |= rng.choice(({}, {"window": "lung"}, {"frame": 2}, {"truth": {"x": [1, 2]}}))
     case = read_case(damaged(row, rng), 1)
     assert isinstance(case, Case) and (case.error is None or case.error.startswith("line 1 "))
-    line = dump({"id": case.id, "error": case.image, "run": run_of(case, Plan(folder, of=OF))})
+    line = json_line({"id": case.id, "error": case.image, "run": run_of(case, Plan(folder, of=OF))})
     assert json.loads(line.encode("utf-8"))["id"] == case.id and len(line.splitlines()) == 1
     return case.error is None
 
@@ -159,7 +160,7 @@ def one_output(rng: random.Random, folder: Path) -> bool:
 def stand_in(cases: Iterator[Case], left: int, plan: Plan) -> Iterator[str]:
     """Answers without a model."""
     for case in cases:
-        yield dump({"id": case.id, "error": "no model", "run": run_of(case, plan)})
+        yield json_line({"id": case.id, "error": "no model", "run": run_of(case, plan)})
 
 
 TARGETS: dict[str, Callable[[random.Random, Path], bool]] = {

@@ -84,6 +84,9 @@ BAD = {
     "a risk that is no number": (["answer", "a", "b", "--max-risk", "nan"], "'nan' is not a valid number"),
     "a time that is no number": (["serve", "--grace", "nan"], "'nan' is not a valid number"),
     "noise that is no PNG": (["noise", "CHEST", "--kind", "jpeg", "-o", "x.jpg"], "name it .png"),
+    "noise that is a GIF": (["noise", "CHEST", "--kind", "jpeg", "-o", "x.gif"], "name it .png"),
+    "noise that is DICOM": (["noise", "CHEST", "--kind", "jpeg", "-o", "x.dcm"], "name it .png"),
+    "two pictures": (["answer", "CHEST", "CHEST", "hi"], "is a file, not a question; ask about one picture at a time"),
     "an output without a name": (["noise", "CHEST", "--kind", "jpeg", "-o", "-"], "- is no name for an output"),
     "rows without a name": (["answer", "--batch", "x.jsonl", "-o", "-"], "- is no name for an output"),
     "rows as a table": (["answer", "--batch", "x.jsonl", "-o", "x.csv"], "JSONL or Parquet"),
@@ -253,6 +256,8 @@ def test_a_name_that_is_no_text_and_a_terminal_that_is_not_utf8(default_bundle, 
     done = subprocess.run(command, capture_output=True, env=strict, check=False)
     assert done.returncode == 0 and json.loads(done.stdout)["image"]["path"].endswith("n?.jpg")
     latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = run("repair", "Is the Sjögren’s gland big?", "--json", env=latin)
+    assert done.stdout.isascii() and json.loads(done.stdout)["original"] == "Is the Sjögren’s gland big?"
     done = run("noise", "--text", "a \u2192 b", "--kind", "typo", "--severity", "1", env=latin)
     assert done.returncode == 0 and b"?" in done.stdout and b"Traceback" not in done.stderr
 

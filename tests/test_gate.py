@@ -528,6 +528,19 @@ def test_baseline_drift_and_report_on_the_command_line(default_bundle, tmp_path)
     assert refused.stdout == ""
 
 
+def test_a_night_in_which_nothing_can_be_read(default_bundle, folder, tmp_path):
+    """The rule holds where nothing can be compared, and what is kept of other nights stays as it was."""
+    usual, report, html = (tmp_path / name for name in ("usual.json", "drift.json", "report.html"))
+    assert inspect(folder / "a.png", "--save-baseline", usual).exit_code == 0
+    report.write_text("yesterday's")
+    kept = usual.read_bytes()
+    outputs = ("--save-baseline", usual, "--report", report, "--html", html, "--csv", tmp_path / "rows.csv")
+    for rules, code in ((["--fail-on", "drift,unreadable"], 3), (["--fail-on", "drift"], 2)):
+        done = inspect(folder / "broken.png", "--baseline", usual, *outputs, *rules)
+        assert done.exit_code == code and "no picture could be judged, so nothing is compared" in done.stderr
+        assert usual.read_bytes() == kept and report.read_text() == "yesterday's" and "broken.png" in html.read_text()
+
+
 @pytest.mark.parametrize("options", [["--fail-on", "drift"], ["--report", "x.json"], ["--csv", "x", "--html", "x"]])
 def test_options_that_make_no_sense_together(options, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

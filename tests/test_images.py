@@ -1,11 +1,14 @@
 """Every kind of picture loads; everything else gives one clear line."""
 
+import gzip
 import io
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -51,6 +54,37 @@ def test_transparency_lies_on_black(picture):
 def test_palette_with_transparency(picture):
     data = _bytes(picture.convert("P"), "PNG", transparency=0)
     assert load_image(data).shape == (40, 60, 3)
+
+
+def test_a_palette_of_colours_that_are_transparent_lies_on_black():
+    clear = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
+    assert load_image(clear.quantize(4)).max() == 0
+    assert load_image(clear.convert("RGB").quantize(4)).max() > 150
+
+
+def test_what_is_said_of_another_mode_is_passed_over(picture):
+    """Pillow carries which value is transparent over to modes in which it means nothing."""
+    told = Image.open(io.BytesIO(_bytes(picture, "PNG", transparency=(1, 2, 3))))
+    assert load_image(told.quantize(8)).shape == (40, 60, 3)
+    told = Image.open(io.BytesIO(_bytes(picture.convert("P"), "PNG", transparency=b"\0\1")))
+    assert load_image(told.convert("1")).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP", "BMP"])
+def test_one_opened_image_for_several_threads(kind):
+    """Pillow reads the rest of a file when it is first asked for pixels."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
+    data = _bytes(noise, kind)
+    wanted = load_image(data)
+    for _ in range(6):
+        opened, together = Image.open(io.BytesIO(data)), threading.Barrier(4)
+
+        def load(_: int, opened: Image.Image = opened, together: threading.Barrier = together) -> np.ndarray:
+            together.wait()
+            return load_image(opened)
+
+        with ThreadPoolExecutor(4) as threads:
+            assert all(np.array_equal(found, wanted) for found in threads.map(load, range(4)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
@@ -129,9 +163,15 @@ def test_sources_of_a_wrong_type_give_one_line(tmp_path):
         def read(self, *size):
             raise ValueError("I/O operation on closed file")
 
+    whole = gzip.compress(bytes(range(256)) * 9)
+    read = io.BytesIO(b"abc")
+    read.read()
     for bad, why in (
         (io.StringIO("text"), "binary mode"),
         (Closed(), "cannot be read"),
+        (gzip.GzipFile(fileobj=io.BytesIO(whole[:-9])), "stream cannot be read .*ended"),
+        (read, "stream is at its end; seek"),
+        (np.ma.masked_invalid(np.full((4, 4), np.nan)), "without NaN"),
         (None, "not NoneType"),
         (5, "not int"),
         (["a.png"], "not list"),

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
@@ -307,7 +307,7 @@ def test_base64_is_taken_as_clients_write_it(server, picture):
     head, _, data = picture.partition(",")
     plain = server.send(INSPECT, json.dumps({"image": picture}).encode())
     broken = "\n".join(data[i : i + 76] for i in range(0, len(data), 76)).rstrip("=")
-    for other in (broken, data.replace("+", "-").replace("/", "_")):
+    for other in (broken, data.replace("+", "-").replace("/", "_"), quote(data)):
         status, _, reply = server.send(INSPECT, json.dumps({"image": f"{head},{other}"}).encode())
         assert status == 200 and reply["noise"] == plain[2]["noise"]
 
@@ -499,6 +499,20 @@ def test_pages_of_other_names_are_turned_away(server, strict):
     for name in ("localhost", f"LOCALHOST:{port}", "127.0.0.1", f"[::1]:{port}"):
         assert server.send("/healthz", None, {"Host": name})[0] == 200
     assert strict.send("/healthz", None, {"Host": "clinic.example"})[0] == 200
+
+
+def test_a_target_may_name_the_server_too(server):
+    """As clients of a proxy write it; what it names counts, and not the Host beside it."""
+    address = urlsplit(server.url)
+    for host, path, status in (
+        (f"localhost:{address.port}", "/healthz", 200),
+        ("localhost", "/v1/models/DEFAULT?x=1", 200),
+        ("localhost", "", 200),
+        ("evil.example", "/healthz", 421),
+    ):
+        with socket.create_connection((address.hostname, address.port), 20) as line:
+            line.sendall(f"GET http://{host}{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            assert line.recv(99).startswith(f"HTTP/1.1 {status} ".encode()), (host, path)
 
 
 def test_over_the_queue_and_over_the_time(strict, picture):

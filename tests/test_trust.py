@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from imc_lite.sms import guard
 from imc_lite.trust.assess import BLIND, CUT, STRANGE, WAVERING, assess
 from imc_lite.trust.confidence import EVIDENCE, FAMILIAR, Confidence, Rule, ceiling, evidence, load_confidence
 from imc_lite.trust.fit import Observed, fit_confidence, regress
-from imc_lite.trust.observe import FEWEST_PICTURES, read_labelled
+from imc_lite.trust.observe import FEWEST_PICTURES, Labelled, observe, read_labelled
 from imc_lite.trust.promise import DOUBT, evidence_below, least_limit
 from imc_lite.trust.rewording import check_wording, reword
 
@@ -307,6 +308,56 @@ def test_labelled_cases_that_cannot_be_used(tmp_path, line, why):
         read_labelled(path)
     done = run("calibrate", "--cases", str(path), "-o", str(tmp_path / "c.safetensors"))
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ({"question": "x" * 3000}, "line 5: the question has 3,000 characters"),
+        ({"question": "\0"}, "line 5: the question is empty"),
+        ({"image": "gone.png"}, r"line 5: .*gone\.png does not exist"),
+        ({"image": "a\0b.png"}, 'line 5 has an "image" that is no file name'),
+        ({"window": "loud"}, "line 5: .*loud"),
+        ({"frame": 0}, 'line 5 has a "frame"'),
+    ],
+)
+def test_a_case_that_cannot_be_asked_is_missed_before_the_others_are(tmp_path, fault, why):
+    rows = [{"image": f"{i}.png", "question": "Is it?", "answer": "yes"} for i in range(FEWEST_PICTURES + 1)]
+    for row in rows:
+        (tmp_path / row["image"]).touch()
+    rows[4] |= fault
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ImcError, match=why):
+        read_labelled(path)
+
+
+def test_labelled_cases_in_their_windows_and_under_two_names(tmp_path):
+    rows = [{"image": f"{i}.png", "question": " Is  it?", "answer": "yes\ud800"} for i in range(FEWEST_PICTURES)]
+    for row in rows:
+        (tmp_path / row["image"]).touch()
+    rows[1] |= {"window": "lung", "frame": 2}
+    rows.append({**rows[0], "image": "./0.png"})
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, third, *_ = read_labelled(path, "brain", 3)
+    assert first.questions == (("Is it?", "yes?"),) * 2 and (first.window, first.frame) == ("brain", 3)
+    assert (second.window, second.frame) == ("lung", 2) and third.window == "brain"
+    path.write_text("".join(json.dumps({**row, "image": "0.png"}) + "\n" for row in rows))
+    with pytest.raises(ImcError, match="has 1 picture;"):
+        read_labelled(path)
+
+
+def test_a_calibration_shows_pictures_as_its_prototypes_were_built(sure, default_model):
+    """Grey DICOM pictures shown otherwise are refused, as they are where they are asked about."""
+    data = pytest.importorskip("pydicom.data", reason="DICOM needs imc-lite[dicom]")
+    scan = Path(data.get_testdata_file("CT_small.dcm"))
+    windowed = replace(sure.prototypes, facts={**sure.prototypes.facts, "window": "40,80"})
+    case = Labelled(scan, (("What is this?", "ct"),))
+    with pytest.raises(ImcError, match="built with --window 40,80"):
+        observe(default_model, windowed, case, 0, 0, check_wordings=False)
+    shown = replace(case, window="40,80")
+    assert observe(default_model, windowed, shown, 0, 0, check_wordings=False).answers
 
 
 @pytest.mark.slow

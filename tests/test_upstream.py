@@ -340,6 +340,12 @@ def test_every_chunk_but_the_one_with_the_report_comes_as_it_was(server, upstrea
     assert without_report(got[2]) == json.loads(LAST.removeprefix(b"data: "))
     crlf = stream(server, upstream, *(e.replace(b"\n", b"\r\n") for e in (FIRST, LAST, DONE)))
     assert crlf[0] == FIRST and without_report(crlf[1])["choices"][0]["finish_reason"] == "stop"
+    mixed = b"".join(e.replace(b"\n\n", b"\n\r\n") for e in (FIRST, LAST, DONE))
+    assert (
+        stream(server, upstream, mixed)
+        == crlf
+        == stream(server, upstream, *(mixed[i : i + 1] for i in range(len(mixed))))
+    )
     two = stream(server, upstream, FIRST, LAST, chunk({"content": "CT"}, "stop", 1), DONE, n=2)
     assert two[:2] == [FIRST, LAST] and without_report(two[2])["choices"][0]["index"] == 1
     unsaid = stream(server, upstream, FIRST, chunk({"content": "ray"}), DONE)
@@ -492,10 +498,28 @@ def test_every_picture_must_be_gradable_where_that_is_asked_for(strict, upstream
     elsewhere = ask("http://127.0.0.1:9/x.png", "What is this?")
     file = {"role": "user", "content": [{"type": "file", "file": {"file_data": picture}}]}
     upstream.sent.clear()
-    for messages in ([*ask(strange, "hi"), asked], [both], [*elsewhere, asked], [file, asked]):
+    url = {"type": "image_url", "image_url": {"url": strange}}
+    # What some readers take for a picture.
+    odd = [
+        {"role": "user", "content": content}
+        for content in (url, [strange], [{**url, "type": "text", "text": "hi"}], [{**url, "image_url": [strange]}])
+    ]
+    odd += [{**asked, "Content": [url]}, {"role": "user", "content": [{"type": "image_url", "Image_URL": strange}]}]
+    for messages in (
+        [*ask(strange, "hi"), asked],
+        [both],
+        [*elsewhere, asked],
+        [file, asked],
+        *([one, asked] for one in odd),
+    ):
         status, _, reply = strict.send(CHAT, {"messages": messages})
         assert status == 422 and reply["error"]["code"] == "not_gradable" and "\n" not in reply["error"]["message"]
+    assert strict.send(CHAT, {"messages": [asked], "Messages": ask(strange, "hi")})[0] == 422
     assert not upstream.sent
+    # Of two values of one name, the one that was looked at is sent.
+    seen, unseen = json.dumps([asked]), json.dumps(ask(strange, "hi"))
+    assert post(strict, f'{{"messages": {unseen}, "messages": {seen}}}'.encode())[0] == 200
+    assert [sent.json["messages"] for sent in upstream.sent] == [[asked]] and strange not in str(upstream.sent[0])
 
 
 @slow
@@ -737,6 +761,9 @@ def test_addresses_as_they_are_meant():
         assert Upstream(given).url == url
     with pytest.raises(ImcError):
         Upstream("http://a.org/a b")
+    for given in ({"url": 3}, {"url": "http://a.org", "model": 3}, {"url": "http://a.org", "timeout": "5"}):
+        with pytest.raises(ImcError, match=r"must be text|timeout is"):
+            Upstream(**given)
 
 
 @pytest.mark.parametrize(

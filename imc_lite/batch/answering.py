@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imc_lite.batch.rows import Case, Plan, dump, run_of, view_of
+from imc_lite.batch.rows import Case, Plan, run_of, view_of
 from imc_lite.errors import ImcError, shown
-from imc_lite.files import is_stream
+from imc_lite.files import is_stream, json_line
 from imc_lite.models.replicas import in_order, on, replicas
 from imc_lite.pipeline import IMC
 from imc_lite.upstream.errors import UpstreamUnavailable
@@ -26,7 +26,7 @@ def answer_row(imc: IMC, case: Case, plan: Plan) -> str:
         UpstreamUnavailable: another server is to answer, and it answers nothing now.
     """
     row = _or_error(partial(_answer_each if case.questions else _answer, imc, case, plan))
-    return dump({"id": case.id, **row, "run": run_of(case, plan)})
+    return json_line({"id": case.id, **row, "run": run_of(case, plan)})
 
 
 def workers_of(imc: IMC) -> list[IMC]:

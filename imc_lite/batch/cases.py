@@ -18,6 +18,7 @@ from imc_lite.batch.rows import LONGEST, Cases, read_case
 from imc_lite.errors import ImcError, shown
 
 PARQUET = ".parquet"
+OTHER_PARQUET = (".pq", ".parq")  # names that others give such files, and that are not read as such here
 NO_ROWS = (".csv", ".tsv", ".xlsx")  # of tables that are not read or written here
 
 
@@ -94,6 +95,8 @@ def _check_text(path: Path, line: bytes) -> None:
         raise _cannot_read(path, f"{path.suffix} is neither")
     if line.startswith(b"["):
         raise ImcError(f"{shown(path)} holds one JSON array; give one object a line, as `jq -c '.[]'` writes them")
+    if line.startswith(b"PAR1"):
+        raise ImcError(f"{shown(path)} holds Parquet; name it {PARQUET}")
     try:
         if "\0" in line[:LONGEST].decode("utf-8", "strict" if len(line) <= LONGEST else "ignore"):
             raise _cannot_read(path, "not text")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from imc_lite.batch.answering import is_failed
-from imc_lite.batch.rows import Case, Plan, dump, run_of
+from imc_lite.batch.rows import Case, Plan, run_of
 from imc_lite.errors import ImcError, shown
-from imc_lite.files import cannot_write, is_at, lock
+from imc_lite.files import cannot_write, is_at, json_line, lock
 
 LONGEST = 1 << 24  # bytes of a row; what we write is shorter
 REMEDY = "choose another output file"
@@ -151,7 +151,7 @@ def _open(out: Path) -> tuple[int, bool]:
 
 def _begins(tail: bytes, case: Case) -> bool:
     """Whether an unfinished line is the beginning of a case's row, and not somebody's file, such as another case."""
-    start = dump({"id": case.id}).encode()[:-1]
+    start = json_line({"id": case.id}).encode()[:-1]
     begun = [start + follows for follows in FOLLOWS]
     return any(tail.startswith(one) or one.startswith(tail) for one in begun)
 

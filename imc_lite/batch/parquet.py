@@ -37,6 +37,10 @@ def open_cases(path: Path) -> Iterator[Cases]:
                 raise ImcError(f'{shown(path)} has no column "{name}"; add it')
             if name in schema.names and not _is_text(schema.field(name).type):
                 raise ImcError(f'the column "{name}" of {shown(path)} is no text; write text there')
+        for name in ("id", "window", "frame"):
+            # Bytes would be left out of the row, and with them what it asks for.
+            if name in schema.names and _is_bytes(schema.field(name).type):
+                raise ImcError(f'the column "{name}" of {shown(path)} holds bytes; write text or whole numbers there')
         if "questions" in schema.names and not _is_texts(schema.field("questions").type):
             raise ImcError(f'the column "questions" of {shown(path)} is no list of text; write lists of text there')
         rows = enumerate(_rows(path, file, COLUMNS, INPUT), 1)
@@ -62,7 +66,7 @@ def write_rows(rows: Path, out: Path) -> None:
     Raises:
         ImcError: pyarrow is not installed, or the file cannot be written.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = pyarrow_of_ray()
     text = arrow.string()
     fields = [("id", text), ("answer", text), ("confidence", arrow.float64()), ("error", text), ("report", text)]
     schema = arrow.schema(fields)
@@ -94,7 +98,7 @@ def drop_rows(rows: Path, out: Path) -> None:
 
 
 def _open(path: Path, remedy: str) -> Any:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = pyarrow_of_ray()
     try:
         return parquet.ParquetFile(path)
     except (OSError, arrow.ArrowException) as error:
@@ -102,7 +106,7 @@ def _open(path: Path, remedy: str) -> Any:
 
 
 def _rows(path: Path, file: Any, wanted: tuple[str, ...], remedy: str) -> Iterator[dict[str, Any]]:
-    arrow, _ = _pyarrow()
+    arrow, _ = pyarrow_of_ray()
     columns = [name for name in wanted if name in file.schema_arrow.names]
     batches = file.iter_batches(CHUNK, columns=columns)
     while True:
@@ -132,21 +136,43 @@ def _line(row: dict[str, Any]) -> bytes:
 
 def _is_text(kind: Any) -> bool:
     """Text, plain or as categories; a column of nulls has rows that say what is missing."""
-    arrow, _ = _pyarrow()
+    arrow, _ = pyarrow_of_ray()
     if arrow.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or arrow.types.is_null(kind))
+    # Views are of pyarrow 16 and later.
+    view = getattr(arrow.types, "is_string_view", lambda _: False)(kind)
+    text = arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or view
+    return bool(text or arrow.types.is_null(kind))
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Bytes of any length, plain or as categories."""
+    arrow, _ = pyarrow_of_ray()
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    view = getattr(arrow.types, "is_binary_view", lambda _: False)(kind)
+    return bool(
+        arrow.types.is_binary(kind)
+        or arrow.types.is_large_binary(kind)
+        or arrow.types.is_fixed_size_binary(kind)
+        or view
+    )
 
 
 def _is_texts(kind: Any) -> bool:
     """Lists of text."""
-    arrow, _ = _pyarrow()
+    arrow, _ = pyarrow_of_ray()
     if arrow.types.is_null(kind):
         return True
     return bool((arrow.types.is_list(kind) or arrow.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
-def _pyarrow() -> tuple[ModuleType, ModuleType]:
+def pyarrow_of_ray() -> tuple[ModuleType, ModuleType]:
+    """pyarrow and its Parquet.
+
+    Raises:
+        ImcError: it is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

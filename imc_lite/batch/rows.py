@@ -17,7 +17,6 @@ from imc_lite.pipeline import MOST_QUESTIONS
 
 LONGEST = 1 << 20  # bytes of a line; a question has at most 2,000 characters, a path 4,096
 DIGITS = 16  # of the SHA-256 that stands for a case
-LINE_BREAKS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 @dataclass(frozen=True)
@@ -95,16 +94,6 @@ def run_of(case: Case, plan: Plan) -> dict[str, str]:
         picture = os.path.normpath(os.path.join(plan.root, case.image))
         asked = (case.id, picture, case.questions or case.question, *view_of(case, plan))
     return {"case": sha256(json.dumps(asked).encode()).hexdigest()[:DIGITS], **plan.of}
-
-
-def dump(row: Mapping[str, Any]) -> str:
-    """A row as one line of JSON that every reader takes as one line of UTF-8.
-
-    Characters that some readers take for the end of a line are escaped; half a surrogate pair, which a file name may
-    hold and UTF-8 cannot, becomes "?".
-    """
-    text = json.dumps(row, ensure_ascii=False)
-    return text.encode("utf-8", "replace").decode("utf-8").translate(LINE_BREAKS)
 
 
 def case_to_json(case: Case) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from imc_lite.batch import output
 from imc_lite.batch.answering import answer_rows, workers_of
-from imc_lite.batch.cases import NO_ROWS, PARQUET, open_cases
+from imc_lite.batch.cases import NO_ROWS, OTHER_PARQUET, PARQUET, open_cases
 from imc_lite.batch.output import REMEDY, Progress
 from imc_lite.batch.rows import Case, Cases, Plan
 from imc_lite.errors import ImcError, shown
@@ -53,8 +53,12 @@ def run_batch(
     """
     if out is not None:
         check_name(out)
-        if out.suffix.lower() in NO_ROWS:
+        if out.suffix.lower() in (*NO_ROWS, *OTHER_PARQUET):
             raise ImcError(f"{shown(out)} is to hold JSONL or Parquet; name it .jsonl or .parquet")
+        if out.suffix.lower() == PARQUET and not is_stream(out):
+            from imc_lite.batch.parquet import pyarrow_of_ray
+
+            pyarrow_of_ray()  # missed before anything is answered, not after all of it
     with open_cases(cases) as source:
         plan = replace(plan, of=describe())
         if out is None or is_stream(out):

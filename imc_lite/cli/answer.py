@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import ModelChoice, View, Within, model_options, picture_options
+from imc_lite.cli.options import ModelChoice, View, Within, model_options, picture_options, say_json
 from imc_lite.cli.repair import say_why_unchecked
-from imc_lite.errors import ImcError
+from imc_lite.errors import ImcError, shown
 from imc_lite.results import Result
 from imc_lite.upstream.errors import UpstreamUnavailable
 
@@ -66,7 +67,6 @@ def answer(
     imc-lite answer chest.png "Is there a pneumonia?" --max-risk 0.2
     imc-lite answer chest.png "Is it clear?" --upstream http://127.0.0.1:11434/v1
     """
-    from imc_lite.batch.rows import dump
     from imc_lite.images.load import load_shown
     from imc_lite.pipeline import IMC
     from imc_lite.trust.assess import check_asked
@@ -132,7 +132,7 @@ def answer(
             ),
         )
         if not done.answered:
-            click.echo(f"imc-lite: all {done.cases} cases are answered in {output} already", err=True)
+            click.echo(f"imc-lite: all {done.cases} cases have a row in {output} already", err=True)
         if done.failed:
             click.echo(f'imc-lite: {done.failed} cases could not be answered; their rows carry "error"', err=True)
         return
@@ -156,13 +156,16 @@ def answer(
                 raise
             # The others are answered, and each answer stands in the line of its question.
             click.echo(f"imc-lite: question {number}: {error}", err=True)
-            click.echo(dump({"error": str(error)}) if as_json else "")
+            if as_json:
+                say_json({"error": str(error)})
+            else:
+                click.echo()
             failed = True
             continue
         if as_json:
             row = result.to_dict()
             row["image"]["path"] = None if image == "-" else image
-            click.echo(dump(row))
+            say_json(row)
         else:
             if not no_sms:
                 say_why_unchecked(result.question, f"question {number}" if several else "the question")
@@ -199,6 +202,12 @@ def _check_questions(questions: tuple[str, ...]) -> None:
     from imc_lite.sms.question import check_questions
 
     check_questions(questions)
+    for question in questions:
+        if os.path.isfile(question):
+            text = shown(question)
+            raise click.UsageError(
+                f"{text} is a file, not a question; ask about one picture at a time, or use --batch."
+            )
     # Is it clear? came without quotes; "Modality?" "Plane?" are two questions.
     words = len(questions) > 1 and all(len(question.split()) == 1 for question in questions)
     if words and not any("?" in question for question in questions[:-1]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
 import click
+
+from imc_lite.cli.options import say_json
 
 
 @click.command()
@@ -30,6 +31,6 @@ def doctor(deep: bool, as_json: bool) -> None:
             click.echo("\t".join([check.state, check.name, check.detail, *([check.remedy] if check.remedy else [])]))
     whole = all(check.state != "problem" for check in found)
     if as_json:
-        click.echo(json.dumps({"ok": whole, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
+        say_json({"ok": whole, "checks": [asdict(check) for check in found]})
     if not whole:
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from imc_lite import __version__
+from imc_lite.cli.options import say_json
 from imc_lite.errors import ImcError
 
 # Names on the package index: those that every installation has, then those of the extras.
@@ -34,7 +34,7 @@ def env(as_json: bool) -> None:
     """
     found = describe()
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
         return
     for name, value in found.items():
         click.echo(f"{name}: {_said(value)}")

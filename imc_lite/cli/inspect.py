@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imc_lite.cli.options import ModelChoice, View, model_options, picture_options
+from imc_lite.cli.options import ModelChoice, View, model_options, picture_options, say_json
 from imc_lite.errors import ImcError, shown
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def inspect(
                 if judged.error is not None:
                     # One unreadable picture does not keep the others from being judged.
                     click.echo(f"imc-lite: {judged.error}", err=True)
-                if line := json_row(judged, met if rules else None) if as_json else text_row(judged, met):
+                if as_json:
+                    say_json(json_row(judged, met if rules else None))
+                elif line := text_row(judged, met):
                     click.echo(line)
             if table is not None:
                 table.add(judged, met)
@@ -100,6 +102,11 @@ def inspect(
             table.save(csv)
     if found.folders or tally.pictures > 1:
         click.echo(summary(tally, bool(rules)), err=True)
+    if origin and not tally.pictures:
+        click.echo(
+            "imc-lite: no picture could be judged, so nothing is compared and no baseline or report kept", err=True
+        )
+        origin = None
     now = Baseline.of(tally, origin) if origin else None
     drift = compare(now, then) if now and then else None
     if drift and baseline:

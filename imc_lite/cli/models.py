@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import click
 
-from imc_lite.cli.options import WINDOW_HELP, ModelChoice, model_options
+from imc_lite.cli.options import WINDOW_HELP, ModelChoice, View, model_options, picture_options, say_json
 from imc_lite.errors import ImcError, missing
 
 
@@ -71,9 +70,10 @@ def build(images: Path, limit: int | None, seed: int, window: str | None, output
 @click.option("--check-wording", is_flag=True, help="For `answer --check-wording`: ask in other words too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="safetensors to write.")
+@picture_options
 @model_options
 def calibrate(
-    cases: Path, prototypes: Path | None, check_wording: bool, seed: int, output: Path, choice: ModelChoice
+    cases: Path, prototypes: Path | None, check_wording: bool, seed: int, output: Path, view: View, choice: ModelChoice
 ) -> None:
     """Find out how often a model's answers are right, so that its confidence means that.
 
@@ -90,7 +90,7 @@ def calibrate(
     from imc_lite.trust.observe import read_labelled
 
     check_output(output, cases, prototypes)
-    labelled = read_labelled(cases)
+    labelled = read_labelled(cases, **view)
     check_output(output, *(case.image for case in labelled))
     # Without the confidence that it may have: one that cannot be read is what this makes anew.
     model = choice.open_alone()
@@ -138,7 +138,7 @@ def info(folder: Path, as_json: bool) -> None:
 
     opened = Bundle(folder)
     if as_json:
-        click.echo(json.dumps(opened.manifest, ensure_ascii=False))
+        say_json(opened.manifest)
         return
     click.echo(f"id\t{opened.id}\nversion\t{opened.version}\nformat\t{opened.manifest['format']}")
     for name in ("family", "precision"):

@@ -42,11 +42,11 @@ def noise(
     from PIL import Image
 
     from imc_lite.files import check_output, write_atomically
-    from imc_lite.gate.find import SUFFIXES
     from imc_lite.images.load import load_image
     from imc_lite.noise.image import apply_to_image
 
-    if output.suffix.lower() in SUFFIXES - {".png"}:
+    kind_of_file = Image.registered_extensions().get(output.suffix.lower(), "PNG")
+    if kind_of_file != "PNG" or output.suffix.lower() in (".dcm", ".dicom"):
         raise click.UsageError(f"{output.name} is to hold a PNG; name it .png.")
     check_output(output, None if image == "-" else Path(image))
     source: str | bytes = sys.stdin.buffer.read() if image == "-" else image

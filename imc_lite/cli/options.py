@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import json
 import math
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from imc_lite.files import json_line
 from imc_lite.models.open import DEVICES, MOST_THREADS, QUANTS
 
 if TYPE_CHECKING:
@@ -142,6 +145,15 @@ def lines(given: str) -> Iterator[str]:
     for number, line in enumerate(sys.stdin.buffer):
         text = line if number else line.removeprefix(codecs.BOM_UTF8)
         yield text.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def say_json(row: Mapping[str, Any]) -> None:
+    """A row on stdout, as `imc_lite.files.json_line` writes it. Where the terminal's characters are not UTF-8, others
+    than those of ASCII are escaped, so that what comes is JSON there too."""
+    text = json_line(row)
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found.group())[1:-1], text)
+    click.echo(text)
 
 
 def model_options(function: Command) -> Command:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+from imc_lite.cli.options import say_json
 
 MIB = 1 << 20
 
@@ -39,7 +40,7 @@ def plan(model: str, offline: bool, as_json: bool) -> None:
     if as_json:
         machine = {"disk": disk, "memory": memory}
         facts = {"kind": found.kind, "family": found.family, "parameters": found.parameters}
-        click.echo(json.dumps({**facts, "ways": rows, "free": machine}, ensure_ascii=False))
+        say_json({**facts, "ways": rows, "free": machine})
         return
     for part, count in found.parameters.items():
         click.echo(f"parameters\t{part}\t{'not told by a manifest' if count is None else f'{count:,}'}")

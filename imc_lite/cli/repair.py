@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from imc_lite.cli.options import ModelChoice, lines, model_options
+from imc_lite.cli.options import ModelChoice, lines, model_options, say_json
 from imc_lite.errors import ImcError
 
 if TYPE_CHECKING:
@@ -38,12 +37,17 @@ def repair(question: str, as_json: bool, choice: ModelChoice) -> None:
         except ImcError as error:
             # An empty line keeps its place, so that lines in and lines out stay side by side.
             click.echo(f"imc-lite: {error}", err=True)
-            click.echo(json.dumps({"error": str(error)}) if as_json else "")
+            if as_json:
+                say_json({"error": str(error)})
+            else:
+                click.echo()
             failed = True
             continue
-        if not as_json:
-            say_why_unchecked(report)
-        click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else report.repaired)
+        if as_json:
+            say_json(report.to_dict())
+            continue
+        say_why_unchecked(report)
+        click.echo(report.repaired)
     if failed:
         sys.exit(2)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -37,15 +36,14 @@ def text_row(judged: Judged, met: Sequence[Rule]) -> str:
     return "\t".join([*parts, *([f"fails {', '.join(map(str, met))}"] if met else [])])
 
 
-def json_row(judged: Judged, met: Sequence[Rule] | None) -> str:
+def json_row(judged: Judged, met: Sequence[Rule] | None) -> dict[str, Any]:
     """The object of `inspect --json`; `met` is None where there are no rules."""
     row: dict[str, Any] = (
         {"path": judged.path, "error": judged.error} if judged.report is None else asdict(judged.report)
     )
     if met is not None:
         row["failed"] = [str(rule) for rule in met]
-    # Half a surrogate pair, which a file name may hold and UTF-8 cannot, becomes "?".
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+    return row
 
 
 class CsvFile:

@@ -16,6 +16,7 @@ from imc_lite.images.dicom.file import is_dicom
 from imc_lite.images.raster import load_raster
 
 MAX_PIXELS = 100_000_000
+LARGEST_FILE = 1 << 31  # bytes
 Source = str | os.PathLike | bytes | BinaryIO | np.ndarray | Image.Image
 
 
@@ -69,16 +70,16 @@ def load_shown(
     source: Source, *, window: str | None = None, frame: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> LoadedImage:
     """What `load_image` gives, and how it is shown."""
-    name, data = "image", source
+    name, data, empty = "image", source, "is empty; export the picture again"
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         name, data = shown(path), _read(path)
     elif not isinstance(source, (bytes, np.ndarray, Image.Image)) and hasattr(source, "read"):
-        data = _read_stream(source)
+        data, empty = _read_stream(source), "stream is at its end; seek to its beginning, or give the bytes"
     if isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     if isinstance(data, bytes) and not data:
-        raise ImcError(f"{name} is empty; export the picture again")
+        raise ImcError(f"{name} {empty}")
     if isinstance(data, bytes) and is_dicom(data[:132], name):
         from imc_lite.images.dicom.picture import load_dicom
 
@@ -107,6 +108,11 @@ def _read(path: str) -> bytes:
     try:
         if Path(path).is_dir():
             raise ImcError(f"{name} is a folder, not a picture; name one image file")
+        # Refused before a small machine's memory is full of it; a pipe has no size.
+        if (size := Path(path).stat().st_size) > LARGEST_FILE:
+            raise ImcError(
+                f"{name} has {size >> 20:,} MiB, at most {LARGEST_FILE >> 20:,} are read; give one picture of it"
+            )
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ImcError(f"{name} does not exist; check the path") from error
@@ -119,7 +125,7 @@ def _read(path: str) -> bytes:
 def _read_stream(stream: BinaryIO) -> bytes:
     try:
         data = stream.read()
-    except (OSError, ValueError) as error:  # closed, or closed by the other end
+    except Exception as error:  # closed, cut off by the other end, or whatever a stream of somebody's raises
         raise ImcError(f"the image stream cannot be read ({shown(error)}); open it again") from error
     if isinstance(data, str):
         raise ImcError("the image stream gives text; open it in binary mode")
@@ -127,6 +133,7 @@ def _read_stream(stream: BinaryIO) -> bytes:
 
 
 def _from_array(array: np.ndarray, most: int) -> np.ndarray:
+    array = np.asarray(array)  # a matrix, or one with masked values, has rules of its own
     check_array(array)
     if array.shape[0] * array.shape[1] > most:
         raise ImcError(f"image array has over {most // 1_000_000} million pixels; scale it down first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -21,6 +22,9 @@ STRIP_PIXELS = 1 << 22
 # Baseline TIFF tags (TIFF 6.0, part 1).
 BITS_PER_SAMPLE, PHOTOMETRIC, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 320, 339
 WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2
+# What says in Pillow's `info` which value of a mode is transparent.
+CLEAR: dict[str, type | tuple[type, ...]] = {"1": int, "L": int, "RGB": tuple, "P": (bytes, int)}
+LOADING = threading.Lock()  # Pillow reads the rest of an opened file on first use, and not for several threads at once
 
 
 def load_raster(source: bytes | Image.Image, name: str, max_pixels: int) -> np.ndarray:
@@ -42,7 +46,8 @@ def load_raster(source: bytes | Image.Image, name: str, max_pixels: int) -> np.n
         try:
             if isinstance(source, Image.Image):
                 _check_size(source.size, name, max_pixels)
-                source.load()
+                with LOADING:
+                    source.load()
                 tags = getattr(source, "tag_v2", {})  # which the copy that is turned lacks
                 turned = ImageOps.exif_transpose(source)
                 _mend_colour_map(turned, tags)
@@ -103,7 +108,11 @@ def _to_rgb(picture: Image.Image, name: str, tags: Mapping[int, Any]) -> np.ndar
 
 def _on_black(picture: Image.Image) -> Image.Image:
     """In mode RGB, what is transparent on black."""
-    if picture.mode in ("LA", "La", "PA", "RGBa") or "transparency" in picture.info:
+    fits = CLEAR.get(picture.mode)
+    if fits is not None and not isinstance(picture.info.get("transparency"), fits):
+        picture.info.pop("transparency", None)  # of the mode that it was converted from
+    clear = picture.palette is not None and picture.palette.mode == "RGBA"
+    if clear or picture.mode in ("LA", "La", "PA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
     if picture.mode == "RGBA":
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -156,7 +156,7 @@ def _models(app: FastAPI, pool: Pool) -> None:
     @app.get("/v1/models/{model:path}", response_model=schema.ModelCard, responses=ONE_MODEL, tags=["OpenAI"])
     async def model(model: str) -> Response:
         """The model by its id, or as `default`."""
-        if model not in (pool.model_id, "default"):
+        if model.lower() not in (pool.model_id.lower(), "default"):
             raise no_model(pool.model_id)
         return JSONResponse(card(model))
 

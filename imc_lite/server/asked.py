@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from fastapi.exceptions import RequestValidationError
@@ -83,6 +84,15 @@ class Asked:
         """The types of parts in which a picture may stand that nobody here can look at."""
         return [shown(part.get("type")) for part in _parts(_messages(self._body)) if part.get("type") not in READ]
 
+    @property
+    def unclear(self) -> str | None:
+        """What another server may read otherwise than it is read here; None where there is nothing of that kind."""
+        return next(_unclear(self._body), None)
+
+    def rewrite(self) -> None:
+        """Send what was read here, and not the bytes that came: of two values of one name, readers take either."""
+        self._changed = True
+
     def put(self, question: str | None, picture: str | None) -> None:
         """Change the question, or the picture's URL; None leaves either as it is."""
         for place, new in ((self._text, question), (self._picture, picture)):
@@ -140,6 +150,45 @@ def _places(body: dict[str, Any]) -> tuple[Place | None, Place | None]:
     texts = [part for part in _parts(asked) if part.get("type") == "text" and isinstance(part.get("text"), str)]
     pictures = _urls(asked)
     return (texts[-1], "text") if texts else None, pictures[-1] if pictures else None
+
+
+def _unclear(body: dict[str, Any]) -> Iterator[str]:
+    yield from _other_letters(body, ("messages",))
+    messages = body.get("messages")
+    if messages is not None and not isinstance(messages, list):
+        yield "messages that are no list"
+        return
+    for message in messages or []:
+        if not isinstance(message, dict):
+            yield "a message that is no object"
+            continue
+        yield from _other_letters(message, ("role", "content"))
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        if not isinstance(content, list):
+            yield "content that is neither text nor a list"
+            continue
+        for part in content:
+            if not isinstance(part, dict):
+                yield "a part that is no object"
+                continue
+            yield from _other_letters(part, ("type", "image_url"))
+            url = part.get("image_url")
+            if part.get("type") != "image_url":
+                if url is not None:
+                    yield f"a part of type {shown(part.get('type'))} with an image_url"
+            elif isinstance(url, dict) and isinstance(url.get("url"), str):
+                yield from _other_letters(url, ("url",))
+            elif not isinstance(url, str):
+                yield "an image_url without a url"
+
+
+def _other_letters(found: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """Some readers take names in capitals for the same."""
+    for name in found:
+        if name not in names and name.lower() in names:
+            yield f'the name "{shown(name)}"'
 
 
 def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:

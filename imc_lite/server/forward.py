@@ -140,6 +140,10 @@ async def _check_others(asked: Asked, pool: Pool, settings: Settings, budget: Bu
     Raises:
         ApiError: one is not known to be gradable, or may stand where nobody can look.
     """
+    asked.rewrite()
+    if (what := asked.unclear) is not None:
+        message = f"{what} is not looked at, and no such picture is sent; write it as OpenAI's interface has it"
+        raise ApiError(422, message, code="not_gradable")
     for kind in asked.unread:
         message = f"a part of type {kind} is not looked at, and no such picture is sent; send it as an image_url"
         raise ApiError(422, message, code="not_gradable")

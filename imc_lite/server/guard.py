@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")  # the others are logged as "other"
+ABSOLUTE = re.compile("https?://([^/]*)", re.IGNORECASE)
 GONE = 499  # the client left before the answer
 LAST_SECONDS = 2.0  # for the error to reach a client whose time is over
 
@@ -57,7 +59,8 @@ class Guard:
                 self._running.discard(budget)  # its client has all of it: nothing more can be lost
 
         # Clients write addresses with and without a slash at the end; a redirect would cost them the body.
-        inner = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        inner = {**scope, **_origin_form(scope)}
+        inner["path"] = inner["path"].rstrip("/") or "/"
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server that calls us leaves the body out
         budget = Budget(self.settings.timeout)
@@ -205,6 +208,16 @@ class Guard:
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         self.log(f"{method} {route} {status} {1000 * seconds:.0f} ms")
+
+
+def _origin_form(scope: Scope) -> dict[str, Any]:
+    """Path and headers of a target that names the server too, as a proxy's clients write it: what it names counts, and
+    not the Host beside it (RFC 9112, 3.2.2)."""
+    found = ABSOLUTE.match(scope["path"])
+    if found is None:
+        return {}
+    headers = [header for header in scope["headers"] if header[0] != b"host"]
+    return {"path": scope["path"][found.end() :], "headers": [*headers, (b"host", found[1].encode())]}
 
 
 def _check_host(scope: Scope) -> None:

@@ -9,7 +9,7 @@ import http.client
 import ipaddress
 import socket
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from imc_lite.errors import ImcError
 from imc_lite.images.load import LoadedImage, load_shown
@@ -77,7 +77,7 @@ def from_data_uri(url: str) -> bytes:
     if not comma or not head.lower().endswith(";base64"):
         raise ImcError("the data URI is not base64; write data:image/png;base64, and the encoded file")
     # As other clients write it: broken into lines, of the URL alphabet, without the padding.
-    plain = "".join(data.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    plain = "".join((unquote(data) if "%" in data else data).split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:

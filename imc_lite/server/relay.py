@@ -16,7 +16,8 @@ from imc_lite.upstream.client import Reply, Upstream, broken
 from imc_lite.upstream.errors import UpstreamError
 from imc_lite.upstream.told import NO_COMPLETION, Row, Told, error_message, read_object
 
-EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+# Two ends of a line of any kind (WHATWG HTML, 9.2.6); a CR that comes last may be half of one.
+EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}|\r\r")
 
 
 async def exchange(

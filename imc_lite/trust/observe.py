@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from imc_lite.errors import ImcError, shown
-from imc_lite.images.load import load_image
+from imc_lite.images.dicom.windows import canonical
+from imc_lite.images.load import load_shown
 from imc_lite.models.base import LONGER, MLLM, same_answer
 from imc_lite.models.replicas import in_order, replicas
 from imc_lite.noise import FURTHER_KINDS, IMAGE_KINDS, IMAGE_NOISE, apply_as_met, apply_to_image
 from imc_lite.pdc.familiarity import pooled
 from imc_lite.pdc.prototypes import Prototypes
 from imc_lite.pdc.treat import treat_picture
+from imc_lite.sms.question import check_question, normal_form
 from imc_lite.trust.confidence import Confidence, evidence
 from imc_lite.trust.fit import FEWEST, Observed, fit_confidence
 from imc_lite.trust.reliance import reliance
@@ -30,10 +34,13 @@ LARGEST = 1 << 26  # bytes of a file of labelled cases
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture, and questions about it with their right answers."""
+    """A picture, questions about it with their right answers, and how it is shown if it is a DICOM file, see
+    `imc_lite.images.load.load_image`."""
 
     image: Path
     questions: tuple[tuple[str, str], ...]
+    window: str | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,17 @@ class Views:
     clean: np.ndarray
 
 
-def read_labelled(path: Path) -> list[Labelled]:
-    """The pictures of a JSONL file of rows {"image", "question", "answer"}; relative ones start at its folder.
+def read_labelled(path: Path, window: str | None = None, frame: int | None = None) -> list[Labelled]:
+    """The pictures of a JSONL file of rows {"image", "question", "answer", "window"?, "frame"?}; relative ones start at
+    its folder.
+
+    Args:
+        path: of the file.
+        window, frame: of DICOM pictures whose row names none.
 
     Raises:
-        ImcError: it cannot be read, or one of its lines is no such row.
+        ImcError: it cannot be read, one of its lines is no such row or holds a question that cannot be asked, or a
+            picture is not there.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -60,7 +73,8 @@ def read_labelled(path: Path) -> list[Labelled]:
         raise ImcError(f"cannot read {shown(path)}: {error.strerror}; give a file of labelled cases") from error
     except UnicodeDecodeError as error:
         raise ImcError(f"{shown(path)} cannot be read as UTF-8 text; give one JSON object a line") from error
-    found: dict[Path, list[tuple[str, str]]] = {}
+    found: dict[tuple[Path, str | None, int | None], list[tuple[str, str]]] = {}
+    lines_of: dict[Path, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -71,11 +85,40 @@ def read_labelled(path: Path) -> list[Labelled]:
             raise ImcError(f'line {number} has no "image", "question" and "answer"; correct it') from error
         if not all(isinstance(text, str) and text.strip() for text in (image, question, answer)):
             raise ImcError(f'line {number} has an "image", "question" or "answer" that is no text; correct it')
-        found.setdefault(path.parent / image, []).append((question, answer))
-    if len(found) < FEWEST_PICTURES:
-        many = f"{len(found)} pictures" if len(found) != 1 else "1 picture"
+        view = _view(row, number)
+        try:
+            question, answer = check_question(question), normal_form(answer)
+            # The same picture under two names would be both fitted to and tested on.
+            real = Path(os.path.realpath(path.parent / image))
+        except ImcError as error:
+            raise ImcError(f"line {number}: {error}") from error
+        except ValueError as error:
+            raise ImcError(f'line {number} has an "image" that is no file name; correct it') from error
+        lines_of.setdefault(real, number)
+        found.setdefault((real, view[0] or window, view[1] or frame), []).append((question, answer))
+    if len(lines_of) < FEWEST_PICTURES:
+        many = f"{len(lines_of)} pictures" if len(lines_of) != 1 else "1 picture"
         raise ImcError(f"{shown(path)} has {many}; give at least {FEWEST_PICTURES}, more are better")
-    return [Labelled(image, tuple(asked)) for image, asked in found.items()]
+    # Missed now, and not after hours of answers.
+    for image, number in lines_of.items():
+        if not image.is_file():
+            raise ImcError(f"line {number}: {shown(image)} does not exist; check the path")
+    return [Labelled(image, tuple(asked), window, frame) for (image, window, frame), asked in found.items()]
+
+
+def _view(row: dict[str, Any], number: int) -> tuple[str | None, int | None]:
+    """Window and frame that a row names."""
+    window, frame = row.get("window"), row.get("frame")
+    if window is not None and not isinstance(window, str):
+        raise ImcError(f'line {number} has a "window" that is not a text; correct it or leave it out')
+    if frame is not None and (not isinstance(frame, int) or isinstance(frame, bool) or frame < 1):
+        raise ImcError(f'line {number} has a "frame" that is not a number counted from 1; correct it or leave it out')
+    if window is not None:
+        try:
+            canonical(window)
+        except ImcError as error:
+            raise ImcError(f"line {number}: {error}") from error
+    return window, frame
 
 
 def observe(
@@ -96,7 +139,10 @@ def observe(
         ImcError: the picture cannot be used.
     """
     rng = np.random.default_rng(seed)
-    image = load_image(case.image)
+    picture = load_shown(case.image, window=case.window, frame=case.frame)
+    if prototypes is not None:
+        prototypes.check_window(picture.window)
+    image = picture.pixels
     known, others = IMAGE_KINDS + FURTHER_KINDS, IMAGE_NOISE.names("unseen")
     drawn = [known[i] for i in rng.permutation(len(known))[:NOISES]]
     views = [image, apply_as_met(image, "clean", 0, seed)]
@@ -149,7 +195,7 @@ def calibrate(
         return observe(replica, prototypes, cases[place[1]], seed + place[0], place[0], check_wordings)
 
     found = in_order(replicas(model), observed, enumerate(order))
-    views = list(tqdm(found, total=len(order), unit="picture"))
+    views = list(tqdm(found, total=len(order), unit="picture", file=sys.stderr, disable=None))
     third = len(views) // 3
     fitted, control = views[: 2 * third], views[2 * third :]
     pictures, checked = (np.concatenate([view.clean for view in some]) for some in (views[:third], fitted[third:]))

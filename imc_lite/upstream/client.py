@@ -85,10 +85,14 @@ class Upstream:
             ImcError: the URL is none, holds a user name, or is not this machine's where it has to be; the key in the
                 environment cannot be sent; or there is no such time.
         """
+        for what, given in (("address", url), ("model", "" if model is None else model)):
+            if not isinstance(given, str):
+                raise ImcError(f"the upstream's {what} must be text, not {type(given).__name__}; give a string")
         scheme, host, port, path = _read(url)
         if model is not None and not model.strip():
             raise ImcError("the upstream's model has an empty name; give the name that it has there, or none")
-        if not 1 <= timeout <= MOST_SECONDS:
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not (number and 1 <= timeout <= MOST_SECONDS):
             raise ImcError(f"the upstream's timeout is {shown(timeout)}; give 1 to {MOST_SECONDS} seconds")
         if offline and not is_loopback(host):
             raise ImcError(

@@ -290,7 +290,7 @@ def test_what_does_not_matter_does_not_matter(finished, batch):
     done = run(batch / "one", "--batch", "cases.jsonl", "-o", "../two/moved.jsonl")
     assert done.returncode == 0 and (batch / "two" / "moved.jsonl").read_bytes().count(b"\n") == 4
     again = run(batch / "one", "--batch", batch / "one" / "cases.jsonl", "-o", "../two/moved.jsonl")
-    assert "all 4 cases are answered in ../two/moved.jsonl already" in again.stderr
+    assert "all 4 cases have a row in ../two/moved.jsonl already" in again.stderr
 
 
 @pytest.mark.slow
@@ -446,6 +446,8 @@ PARQUET = {
     "no question": ({"image": ["a"]}, 'no column "question"'),
     "no row": ({"image": [], "question": []}, "holds no case"),
     "a column twice": ([("image", ["a"]), ("question", ["Is it?"]), ("image", ["b"])], 'more than one column "image"'),
+    "ids as bytes": ({"image": ["a"], "question": ["Is it?"], "id": [b"7"]}, 'column "id" of .* holds bytes'),
+    "windows as bytes": ({"image": ["a"], "question": ["Is it?"], "window": [b"lung"]}, 'column "window" of .* holds'),
 }
 
 
@@ -460,6 +462,43 @@ def test_parquet_that_holds_no_cases_is_one_line(name, default_model, tmp_path):
     parquet.write_table(table, tmp_path / "cases.parquet")
     with pytest.raises(ImcError, match=why):
         run_batch(in_process(lambda: IMC(default_model)), tmp_path / "cases.parquet", None, Plan(tmp_path), dict)
+
+
+def test_parquet_under_other_names_is_said_so(default_model, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs imc-lite[ray]")
+    import pyarrow
+
+    cases = tmp_path / "cases.pq"
+    parquet.write_table(pyarrow.table({"image": ["gone.jpg"], "question": ["Is it?"]}), cases)
+    answers = in_process(lambda: IMC(default_model))
+    with pytest.raises(ImcError, match=r"holds Parquet; name it \.parquet"):
+        run_batch(answers, cases, None, Plan(tmp_path), dict)
+    good = cases.rename(tmp_path / "cases.parquet")
+    for name in ("out.pq", "out.parq"):
+        with pytest.raises(ImcError, match=r"name it \.jsonl or \.parquet"):
+            run_batch(answers, good, tmp_path / name, Plan(tmp_path), dict)
+    assert [path.name for path in tmp_path.iterdir()] == ["cases.parquet"]
+
+
+def test_text_that_arrow_keeps_as_views_is_text(default_model, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", "16", reason="Parquet needs imc-lite[ray]")
+    from pyarrow import parquet
+
+    text = [pyarrow.array(values, pyarrow.string_view()) for values in (["gone.jpg"], ["Is it?"])]
+    parquet.write_table(pyarrow.Table.from_arrays(text, names=["image", "question"]), tmp_path / "cases.parquet")
+    out = tmp_path / "out.jsonl"
+    run_batch(in_process(lambda: IMC(default_model)), tmp_path / "cases.parquet", out, Plan(tmp_path), dict)
+    assert "gone.jpg does not exist" in json.loads(out.read_text())["error"]
+
+
+def test_parquet_without_pyarrow_is_missed_before_anything_is_answered(batch):
+    """In a Python in which pyarrow cannot be imported."""
+    (batch / "without").mkdir()
+    (batch / "without" / "pyarrow.py").write_text("raise ImportError")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(batch / "without"), *sys.path))}
+    asked = ("--batch", "one/cases.jsonl", "-o", "out.parquet", "-m", "nothing")
+    refused(run(batch, *asked, env=environment), "pyarrow is not installed; install imc-lite[ray]")
+    assert not list(batch.glob("out.parquet*"))
 
 
 def test_ids_of_parquet_follow_the_same_rule(default_model, tmp_path):
