@@ -138,7 +138,7 @@ FILES = {
     "a picture": (b"\xff\xd8\xff\xe0\0\x10JFIF", "not UTF-8 text"),
     "blank lines": (b"\n \n\t\n", "holds no case"),
     "a mark alone": (b"\xef\xbb\xbf", "holds no case"),
-    "half a Parquet file": (b"PAR1\0\0\0", "not text"),
+    "half a Parquet file": (b"PAR1\0\0\0", r"holds Parquet; name it \.parquet"),
 }
 
 
