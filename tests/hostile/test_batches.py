@@ -315,7 +315,7 @@ def test_a_finished_run_opens_no_model(default_bundle, batch):
     for name in ("config.json", "prototypes.safetensors", "confidence.safetensors"):
         (batch / "model" / name).unlink()
     done = run(batch, *args)
-    assert done.returncode == 0 and "all 3 cases are answered" in done.stderr and "3 cases could not" in done.stderr
+    assert done.returncode == 0 and "all 3 cases have a row" in done.stderr and "3 cases could not" in done.stderr
 
 
 @pytest.mark.slow
