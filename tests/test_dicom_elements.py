@@ -38,6 +38,11 @@ def linear(values: np.ndarray) -> np.ndarray:
     return np.rint((values - values.min()) * 255 / (values.max() - values.min())).astype(int)
 
 
+def windowed(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """C.11.2.1.2.1 of PS3.3."""
+    return np.rint(255 * np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)).astype(int)
+
+
 def table(data, descriptor=(4096, 0, 12), vr="OW", signed=False) -> Dataset:
     item = Dataset()
     data = data.astype("<u2").tobytes() if isinstance(data, np.ndarray) and vr == "OW" else data
@@ -270,6 +275,63 @@ def test_a_window_that_shows_one_grey_is_an_error_when_asked_for():
     for centre, width in (("nan", 5), (5, "nan"), (5, 0), (5, -3), ("inf", 5)):
         dataset = make(ramp(), WindowCenter=centre, WindowWidth=width)
         assert (row(dataset) == linear(ramp()[0])).all()
+
+
+@pytest.mark.parametrize("kind", ["12.1", "12.2", "12.3"])
+def test_what_leads_back_to_the_intensity_of_rays_is_no_part_of_what_is_shown(kind):
+    """Angiography of logarithmic values carries the table that undoes the logarithm."""
+    window = {"SOPClassUID": f"1.2.840.10008.5.1.4.1.1.{kind}", "WindowCenter": 0, "WindowWidth": 1000}
+    wanted = row(make(ramp(), **window))
+    for step in ({"ModalityLUTSequence": [table(CURVE)]}, {"RescaleSlope": 3, "RescaleIntercept": -50}):
+        assert (row(make(ramp(), Modality="XA", PixelIntensityRelationship="LOG", **window, **step)) == wanted).all()
+    of_ct = {**window, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}
+    assert (row(make(ramp(), RescaleSlope=3, RescaleIntercept=-50, **of_ct)) != wanted).any()
+
+
+def test_a_window_of_fractions_is_meant_exactly():
+    """A map of diffusion in fractions of its unit, and one of floats (C.11.2.1.3.2)."""
+    stored = np.arange(0, 3001, 300, dtype=np.uint16)[None].repeat(2, 0)
+    wanted = np.rint(255 * np.clip((stored[0] / 1000 - 1.5) / 0.9 + 0.5, 0, 1))
+    thousandth = {"RescaleSlope": "0.001", "RescaleIntercept": "0", "Modality": "MR"}
+    window = {"WindowCenter": "1.5", "WindowWidth": "0.9"}
+    for dataset, options in (
+        (make(stored, **thousandth, **window), {}),
+        (make(stored, **thousandth), {"window": "1.5,0.9"}),
+    ):
+        assert np.abs(row(dataset, **options) - wanted).max() <= 1
+    wider = np.rint(255 * np.clip((stored[0] / 1000 - 1.5) / 1.8 + 0.5, 0, 1))
+    assert np.abs(row(make(stored, **thousandth), window="1.5,1.8") - wider).max() <= 1
+    floats = make((stored / 1000).astype(np.float32))
+    floats.FloatPixelData = floats.PixelData
+    for key in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(floats, key)
+    assert np.abs(row(floats, window="1.5,1.8") - wider).max() <= 1
+    # Whole numbers have the window of half units that the standard gives them.
+    assert (row(make(ramp()), window="40,400") == windowed(ramp()[0], 40, 400)).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (7, 9), (8, 8), (181, 217)])
+def test_frames_of_single_bits_follow_each_other_without_padding(shape):
+    bits = np.random.default_rng(0).integers(0, 2, (5, *shape)).astype(np.uint8)
+    dataset = make(bits[0], BitsAllocated=1, BitsStored=1, HighBit=0, NumberOfFrames=5, Modality="SEG")
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    dataset.PixelData = packed + bytes(len(packed) % 2)
+    for index, frame in enumerate(bits):
+        assert ((load_image(written(dataset), frame=index + 1)[..., 0] > 0) == frame).all()
+
+
+@pytest.mark.parametrize(
+    ("elements", "why"),
+    [
+        ({}, "it has no RescaleSlope and RescaleIntercept, and lung is"),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "Z_EFF"}, "its RescaleType names other units"),
+    ],
+)
+def test_windows_with_names_are_for_hounsfield_units(elements, why):
+    """A screen saved from a CT, and a map of effective atomic numbers."""
+    with pytest.raises(ImcError, match=why):
+        row(make(ramp(), **elements), window="lung")
+    assert (row(make(ramp(), **elements), window="-600,1500") == windowed(ramp()[0], -600, 1500)).all()
 
 
 def test_the_frames_own_window_does_not_mix_with_the_files_table():

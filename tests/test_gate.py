@@ -235,8 +235,12 @@ def test_reports_and_directories_are_passed_over_and_lost_pixels_are_not(imc, tm
     (tmp_path / "report.dcm").write_bytes(written(report))
     (tmp_path / "lost.dcm").write_bytes(written(make(ramp(), **no_image)))
     (tmp_path / "no_pixels.dcm").write_bytes(written(make(ramp(), PixelData=None)))
+    spectra = make(ramp(), SOPClassUID="1.2.840.10008.5.1.4.1.1.4.2", PixelData=None)
+    spectra.SpectroscopyData = bytes(8)
+    (tmp_path / "spectra.dcm").write_bytes(written(spectra))
+    (tmp_path / "private.dcm").write_bytes(written(make(ramp(), SOPClassUID="1.3.12.2.1107.5.9.1", **no_image)))
     judged = {os.path.basename(j.path): j for j in judge(imc, find_pictures([str(tmp_path)]).candidates)}
-    assert judged["report.dcm"].no_picture
+    assert all(judged[n].no_picture for n in ("report.dcm", "spectra.dcm", "private.dcm"))
     assert all("without a picture" in judged[n].error for n in ("lost.dcm", "no_pixels.dcm"))
     (named,) = judge(imc, [Candidate(str(tmp_path / "report.dcm"))])
     assert "without a picture (Enhanced SR Storage)" in named.error
@@ -526,6 +530,18 @@ def test_baseline_drift_and_report_on_the_command_line(default_bundle, tmp_path)
     refused = inspect(usual, "--baseline", file)
     assert isinstance(refused.exception, ImcError) and "made with another prototypes" in str(refused.exception)
     assert refused.stdout == ""
+
+
+def test_a_baseline_knows_a_window_by_every_spelling(default_bundle, tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_files import make, written
+
+    values = np.random.default_rng(0).integers(-900, 900, (64, 64)).astype(np.int16)
+    scan, usual = tmp_path / "scan.dcm", tmp_path / "usual.json"
+    scan.write_bytes(written(make(values, RescaleSlope=1, RescaleIntercept=0)))
+    assert inspect(scan, "--window", "lung", "--frame", 1, "--save-baseline", usual).exit_code == 0
+    assert inspect(scan, "--window=-600,1500", "--baseline", usual).exit_code == 0
+    assert "another window" in str(inspect(scan, "--window", "bone", "--baseline", usual).exception)
 
 
 def test_a_night_in_which_nothing_can_be_read(default_bundle, folder, tmp_path):

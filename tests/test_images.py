@@ -220,6 +220,12 @@ def test_a_jpeg_of_endless_scans_is_refused(picture):
     assert load_image(data).shape == (40, 60, 3)
 
 
+def test_what_is_behind_the_end_of_a_jpeg_is_no_scan(picture):
+    """A telephone puts a film there."""
+    data = _bytes(picture, "JPEG")
+    assert np.array_equal(load_image(data + b"\xff\xda" * 200), load_image(data))
+
+
 def test_a_picture_too_thin_for_a_model_that_scales_its_shorter_side():
     spec = {"pad": None, "views": [[["shortest", 8], ["crop", 8, 8]]], "resample": 3, "scale": 1, "mean": [0] * 3}
     spec |= {"std": [1] * 3, "patches": None}

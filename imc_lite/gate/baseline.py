@@ -14,6 +14,7 @@ from imc_lite.errors import ImcError, shown
 from imc_lite.files import write_atomically
 from imc_lite.gate.statistics import Distribution
 from imc_lite.gate.tally import GRADABLE, KINDS, Tally
+from imc_lite.images.dicom.windows import canonical
 from imc_lite.pipeline import IMC
 
 FORMAT = 1
@@ -125,10 +126,15 @@ def check_origin(baseline: Baseline, origin: Origin, path: Path) -> None:
     Raises:
         ImcError: it is said what differs.
     """
-    before, now = asdict(baseline.origin), asdict(origin)
+    before, now = (asdict(one) | _view(one) for one in (baseline.origin, origin))
     for name in before:
         if before[name] != now[name]:
             raise ImcError(f"the baseline in {shown(path)} was made with another {name}; {REMEDY}")
+
+
+def _view(origin: Origin) -> dict[str, Any]:
+    """Window and frame, however they were spelt."""
+    return {"window": canonical(origin.window) if isinstance(origin.window, str) else None, "frame": origin.frame or 1}
 
 
 def _distributions(data: dict[str, Any]) -> dict[str, Distribution]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from imc_lite.images.grey_levels import stretch
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MOST_SCANS = 100  # of a progressive JPEG, as libtiff has it: each passes over the whole picture
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG; those left out have no length behind them
 STRIP_PIXELS = 1 << 22
 # Baseline TIFF tags (TIFF 6.0, part 1).
 BITS_PER_SAMPLE, PHOTOMETRIC, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 320, 339
@@ -71,7 +73,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         _check_size(picture.size, name, max_pixels)
         # Pillow calls a JPEG that names further pictures behind it MPO.
-        if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS:
+        if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MOST_SCANS and _scans(data) > MOST_SCANS:
             raise ImcError(f"{name} is a JPEG of over {MOST_SCANS} scans; export it as PNG")
         if (deep := deep_colours(data, picture, name)) is not None:
             return deep
@@ -80,6 +82,19 @@ def _decode(data: bytes, name: str, max_pixels: int) -> np.ndarray:
         _mend_colour_map(picture, tags)
         ImageOps.exif_transpose(picture, in_place=True)
         return _to_rgb(picture, name, tags)
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG up to its end (ISO/IEC 10918-1, B.2.1), one more than `MOST_SCANS` at most; what a telephone
+    puts behind that is no part of it."""
+    count, at = 0, 2
+    while count <= MOST_SCANS and (found := MARKER.search(data, at)) is not None:
+        kind, at = found[0][1], found.end()
+        if kind == 0xD9:
+            break
+        count += kind == 0xDA
+        at += int.from_bytes(data[at : at + 2], "big")
+    return count
 
 
 def _check_size(size: tuple[int, int], name: str, most: int) -> None:

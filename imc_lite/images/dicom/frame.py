@@ -83,6 +83,11 @@ def _native(dataset: Dataset, data: bytes, pixel: ImagePixel, index: int, name: 
             f"{name} has {len(data)} bytes of pixel data and needs {needed} "
             "(Rows, Columns, NumberOfFrames, SamplesPerPixel, BitsAllocated); export it again"
         )
+    if pixel.allocated == 1 and dataset.original_encoding[1] is not False:
+        # Frames follow each other without padding (PS3.5 8.1.1), and one that begins within a byte pydicom cuts off.
+        start, size = index * pixel.rows * pixel.columns, pixel.rows * pixel.columns
+        octets = np.frombuffer(data, np.uint8)[start // 8 : (start + size + 7) // 8]
+        return np.unpackbits(octets, bitorder="little")[start % 8 :][:size].reshape(pixel.rows, pixel.columns)
     options: dict[str, Any] = {
         "correct_unused_bits": False,  # pydicom takes HighBit for BitsStored - 1
         "rows": pixel.rows,

@@ -66,7 +66,10 @@ def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked
         windows = channel_windows(asked)
         if len(windows) > 1:
             _check_hounsfield(elements, first, modality_of, name)
-        seconds = [_asked(one, first, modality_of, name) for one in windows]
+        elif asked in WINDOWS:
+            _check_named(asked, elements, first, modality_of, name)
+        function = "LINEAR" if first.whole and frame.values.dtype.kind != "f" else "LINEAR_EXACT"
+        seconds = [_asked(one, first, function, name) for one in windows]
 
     def display(last: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         grey = np.empty(frame.values.shape, np.uint8)
@@ -100,35 +103,44 @@ def to_grey(dataset: Dataset, pixel: ImagePixel, frame: Frame, index: int, asked
     return grey
 
 
-def _asked(asked: str, first: Transformation, modality_of: str, name: str) -> Transformation | None:
+def _asked(asked: str, first: Transformation, function: str, name: str) -> Transformation | None:
     """The window a user asks for; None for the whole range."""
     numbers_of = centre_and_width(asked)
     if numbers_of is None:
         return None
-    if asked in WINDOWS and modality_of != "CT":
-        raise ImcError(f"{name} is no CT and {asked} is a window for CT; give --window CENTRE,WIDTH")
     if not first.usable:
         raise ImcError(f"{name} has no usable {first.element}, so its units are unknown; give --window {WHOLE}")
-    return window(*numbers_of, "LINEAR", f"--window {shown(asked, 40)}")
+    return window(*numbers_of, function, f"--window {shown(asked, 40)}")
+
+
+def _check_named(asked: str, elements: Dataset, first: Transformation, modality_of: str, name: str) -> None:
+    """Refuse a window that has a name, of Hounsfield units, for what is in no such units."""
+    if modality_of != "CT":
+        raise ImcError(f"{name} is no CT and {asked} is a window for CT; give --window CENTRE,WIDTH")
+    if first.usable and (why := _no_hounsfield(elements, first, modality_of, name)) is not None:
+        raise ImcError(f"{name} is not in Hounsfield units, {why}, and {asked} is; give --window CENTRE,WIDTH or none")
 
 
 def _check_hounsfield(elements: Dataset, first: Transformation, modality_of: str, name: str) -> None:
-    """Three windows mean Hounsfield units, which a CT has after its rescale.
+    """Refuse three windows for what is not in Hounsfield units."""
+    if (why := _no_hounsfield(elements, first, modality_of, name)) is not None:
+        raise ImcError(f"{name} is not in Hounsfield units, {why}; three windows are for CT, give one --window or none")
+
+
+def _no_hounsfield(elements: Dataset, first: Transformation, modality_of: str, name: str) -> str | None:
+    """Why values after the modality step are in no Hounsfield units, as those of a CT with a rescale are; None where
+    they are.
 
     RescaleType names other units where it is neither HU nor US, "unspecified" (PS3.3 C.11.1.1.2).
     """
     units = str(element(elements, "RescaleType", name) or "HU").strip().upper()
     if modality_of != "CT":
-        why = f"it is no CT (Modality {shown(modality_of, 16)})" if modality_of else "it names no Modality"
-    elif first.element != "RescaleSlope" or not all(key in elements for key in MODALITY[:2]):
-        why = "it has no RescaleSlope and RescaleIntercept"
-    elif not first.usable:
-        why = "its RescaleSlope is not usable"
-    elif units not in ("HU", "US"):
-        why = "its RescaleType names other units"
-    else:
-        return
-    raise ImcError(f"{name} is not in Hounsfield units, {why}; three windows are for CT, give one --window or none")
+        return f"it is no CT (Modality {shown(modality_of, 16)})" if modality_of else "it names no Modality"
+    if first.element != "RescaleSlope" or not all(key in elements for key in MODALITY[:2]):
+        return "it has no RescaleSlope and RescaleIntercept"
+    if not first.usable:
+        return "its RescaleSlope is not usable"
+    return None if units in ("HU", "US") else "its RescaleType names other units"
 
 
 def _range(

@@ -21,6 +21,7 @@ SAMPLES = {
 }
 # Bits that a pixel takes where its element, unlike PixelData, leaves no choice.
 FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+SIZE = ("Rows", "Columns", "BitsAllocated")
 
 
 class NoPictureError(ImcError):
@@ -184,5 +185,8 @@ def _pixel_keyword(dataset: Dataset, name: str) -> str:
     message = f"{name} is a DICOM file without a picture{what}; give an image object"
     # What says that it is an image, or has a size, has lost its pixels: that is damage.
     if what and "Image" not in kind.name and "Rows" not in dataset:
+        raise NoPictureError(message)
+    # Spectra have rows and columns of their own; what a maker keeps in a class of his own may be anything.
+    if "SpectroscopyData" in dataset or (kind and kind.is_private and not any(key in dataset for key in SIZE)):
         raise NoPictureError(message)
     raise ImcError(message)

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
 MODALITY = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "RescaleType")
 VOI = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
+# X-ray angiographic, radiofluoroscopic and biplane images. Their modality step leads back to the intensity of the rays
+# (PS3.3 C.8.7.1.1.2) and is no part of what is shown; DCMTK (dimomod.cc), dcm4che and fo-dicom pass it over too.
+BACK_TO_INTENSITY = tuple(f"1.2.840.10008.5.1.4.1.1.12.{number}" for number in (1, 2, 3))
 
 
 @dataclass(frozen=True)
 class Transformation:
-    """A step, named after the element that asks for it; `usable` is False where its numbers are none."""
+    """A step, named after the element that asks for it; `usable` is False where its numbers are none, `whole` where it
+    may make fractions of whole numbers."""
 
     element: str
     apply: Callable[[np.ndarray], np.ndarray]
     usable: bool = True
+    whole: bool = True
 
 
 def of_frame(dataset: Dataset, index: int, name: str) -> Dataset:
@@ -44,6 +49,10 @@ def of_frame(dataset: Dataset, index: int, name: str) -> Dataset:
             for key in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
                 if (item := _item(group, key, 0, name)) is not None:
                     _take(item, found)
+    if str(element(dataset, "SOPClassUID", name) or "") in BACK_TO_INTENSITY:
+        for key in MODALITY:
+            if key in found:
+                del found[key]
     return found
 
 
@@ -68,7 +77,7 @@ def modality(elements: Dataset, name: str, *, little_endian: bool, signed: bool 
         with np.errstate(all="ignore"):
             return stored.astype(np.float64) * slope + intercept
 
-    return Transformation("RescaleSlope", rescale, usable)
+    return Transformation("RescaleSlope", rescale, usable, slope.is_integer() and intercept.is_integer())
 
 
 def own_voi(elements: Dataset, name: str, *, little_endian: bool, signed: bool | None) -> Transformation | None:
@@ -94,7 +103,12 @@ def own_voi(elements: Dataset, name: str, *, little_endian: bool, signed: bool |
 
 
 def window(centre: float, width: float, function: str, asked_by: str) -> Transformation:
-    """A window to uint8 (C.11.2.1.2 and C.11.2.1.3); `function` is LINEAR, LINEAR_EXACT or SIGMOID."""
+    """A window to uint8 (C.11.2.1.2 and C.11.2.1.3); `function` is LINEAR, LINEAR_EXACT or SIGMOID.
+
+    LINEAR is for whole numbers and widths of 1 and more; what is narrower can only be meant exactly.
+    """
+    if function != "SIGMOID" and width < 1:
+        function = "LINEAR_EXACT"
 
     def sigmoid(values: np.ndarray) -> np.ndarray:
         power = np.clip(-4 * (values - centre) / width, -80, 80)
@@ -102,7 +116,7 @@ def window(centre: float, width: float, function: str, asked_by: str) -> Transfo
 
     if function == "SIGMOID":
         return Transformation(asked_by, sigmoid)
-    half = width / 2 if function == "LINEAR_EXACT" else max(width - 1, 0) / 2
+    half = width / 2 if function == "LINEAR_EXACT" else (width - 1) / 2
     middle = centre if function == "LINEAR_EXACT" else centre - 0.5
     return Transformation(asked_by, lambda values: scale(values, middle - half, middle + half))
 
