@@ -1,6 +1,8 @@
 """`imc-lite doctor`: a whole installation is called whole, and each thing that is broken is found and named."""
 
+import ctypes
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -173,6 +175,23 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         monkeypatch.setenv("IMC_LITE_CACHE", str(folder))
         (found,) = check_cache()
         assert found.state == "problem" and "IMC_LITE_CACHE" in found.remedy and str(tmp_path) not in str(found)
+
+
+def test_a_cache_that_holds_the_model_need_not_be_writable(default_bundle, tmp_path):
+    """As on a host whose folders are mounted to be read only. Root is kept from writing by losing a capability."""
+    shutil.copytree(default_bundle.parent, tmp_path / "cache", copy_function=os.link)
+    (tmp_path / "cache").chmod(0o555)
+    code = "from imc_lite.doctor.model import check_cache; print(*(check.state for check in check_cache()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "IMC_LITE_CACHE": str(tmp_path / "cache")},
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(24, 1, 0, 0, 0),  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ok\n", done.stderr
+    (tmp_path / "cache").chmod(0o755)
 
 
 # Machine

@@ -23,6 +23,26 @@ def test_a_report_names_versions_and_no_owner(default_bundle):
     assert {"imc_lite", "platform", "cpu", "memory_mib", "onnxruntime_providers", "cache"} <= set(found)
 
 
+def test_folders_of_somebodys_own_have_no_name():
+    for name in ("XDG_CACHE_HOME", "IMC_LITE_CACHE"):
+        variables = {"IMC_LITE_CACHE": "", name: str(Path.home() / "mustermann")}
+        text = env(**variables)
+        assert "mustermann" not in text and f"cache: folder as {name} says" in text
+
+
+def test_who_has_no_home_gets_a_report():
+    # Whose home it is, the real user says; what may be read, the effective one.
+    code = "import os\nif os.geteuid() == 0: os.setreuid(54321, 0)\n"
+    code += "from imc_lite.cli.env import describe\nprint(describe()['cache'])"
+    for variables, said in (({}, "nowhere"), ({"XDG_CACHE_HOME": "/tmp/none"}, "as XDG_CACHE_HOME says")):
+        kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "IMC_LITE_CACHE", "XDG_CACHE_HOME")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=kept | variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout or os.geteuid() != 0  # who may not become another has a home
+
+
 def test_it_imports_nothing_heavy():
     code = "import sys; from imc_lite.cli.env import describe; describe(); "
     code += "print(sorted({'torch', 'transformers', 'onnxruntime', 'ray'} & set(sys.modules)))"

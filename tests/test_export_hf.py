@@ -14,12 +14,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx", reason="models are exported with onnx; it comes with imc-lite[export]")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from click.testing import CliRunner  # noqa: E402
 from imc_lite.export.hf import export_checkpoint  # noqa: E402
 from imc_lite.export.parity import Bounds  # noqa: E402
 from tiny_models import tiny  # noqa: E402
 
 from imc_lite import IMC, ImcError, load_image  # noqa: E402
 from imc_lite.bundle.store import Bundle  # noqa: E402
+from imc_lite.cli.main import cli  # noqa: E402
 from imc_lite.models.exported.model import ExportedMLLM  # noqa: E402
 from imc_lite.models.hf.families import FAMILIES  # noqa: E402
 from imc_lite.models.open import open_mllm  # noqa: E402
@@ -207,6 +209,16 @@ def test_the_benchmark_takes_it(llava_checkpoint, by_the_command, tmp_path):
     code = "import sys; sys.modules['onnxruntime'] = None; from imc_lite.cli.main import main; main()"
     bare = run("-c", code, "bench", *options)
     assert bare.returncode == 2 and "without noise prototypes" in bare.stderr and not (tmp_path / "bare").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_keeps_its_precision(by_the_command, tmp_path, precision):
+    """Nothing is copied first, and what was asked for is not taken for done."""
+    done = CliRunner().invoke(
+        cli, ["export", str(by_the_command[0]), "--precision", precision, "-o", str(tmp_path / "b")]
+    )
+    assert isinstance(done.exception, ImcError) and "stays so; export the checkpoint again" in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

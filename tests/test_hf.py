@@ -329,6 +329,29 @@ def test_another_family_and_broken_folders_are_refused(tmp_path, llava_checkpoin
         open_mllm(tmp_path, offline=True)
 
 
+def test_models_of_one_tower_are_told_apart(llava_checkpoint, tmp_path):
+    """As a fine-tuning with a frozen tower leaves them; a confidence, and a batch's rows, belong to one of them."""
+    folder = tmp_path / "tuned"
+    shutil.copytree(llava_checkpoint, folder)
+    first = load(str(llava_checkpoint), device="cpu", offline=True)
+    assert load(str(folder), device="cpu", offline=True).version == first.version, "a copy is the same model"
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "language_model" in name and weights[name].dim() == 2)
+    weights[name] = weights[name] + 0.01
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    tuned = load(str(folder), device="cpu", offline=True)
+    assert tuned.identity == first.identity and tuned.version != first.version
+
+
+def test_an_adapter_is_not_passed_over(llava_checkpoint, tmp_path):
+    folder = tmp_path / "adapted"
+    shutil.copytree(llava_checkpoint, folder)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ImcError, match=r"holds an adapter .*merge it") as caught:
+        open_mllm(folder, offline=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_that_lacks_weights_is_refused(llava_checkpoint, tmp_path):
     """transformers would make them up, anew each time."""
     folder = tmp_path / "lacking"

@@ -13,6 +13,7 @@ from imc_lite.bundle.store import Bundle
 from imc_lite.cli.main import cli
 from imc_lite.models.default.onnx import OrtMLLM
 from imc_lite.noise.image import apply_to_image
+from imc_lite.plan.estimate import plan_bundle
 
 pytest.importorskip("onnx", reason="an encoder in 8 bits is made with onnx; it comes with imc-lite[export]")
 from imc_lite.export import quantize
@@ -72,6 +73,9 @@ def test_the_command_writes_a_bundle_that_takes_the_prototypes(
     said = made.manifest["encoder"]
     assert said["precision"] == "int8" and said["of"] == default_model.bundle.files["encoder.bin"]["sha256"]
     assert said["named_right"]["int8"] >= said["named_right"]["float32"] - quantize.MOST_LOST
+    again = CliRunner().invoke(cli, ["export", str(folder), "--precision", "fp32", "-o", str(tmp_path / "again")])
+    assert "is in 8 bits and stays so" in str(again.exception) and not (tmp_path / "again").exists()
+    assert plan_bundle(str(folder)).parameters["vision tower"] is None
     assert made.version == f"{default_model.version}-int8" and all(made.file(name) for name in made.files)
     assert {p.stat().st_mode for p in folder.iterdir()} == {(folder / "manifest.json").stat().st_mode}
     imc = IMC.from_pretrained(folder)

@@ -64,13 +64,17 @@ def _cache() -> dict[str, str]:
         from imc_lite.bundle.store import Bundle, cache_folder, default_bundle_folder
     except ImportError as error:
         return {"default_model": f"cannot be looked for, {error.name} is not installed"}
-    if "IMC_LITE_CACHE" in os.environ:
+    try:
+        folder = default_bundle_folder()
+        usual = cache_folder() == Path.home() / ".cache" / "imc-lite"
+    except ImcError:
+        return {"default_model": "nowhere, without a home folder and IMC_LITE_CACHE"}
+    except RuntimeError:  # nobody's home, and a cache elsewhere
+        usual = False
+    if os.environ.get("IMC_LITE_CACHE"):
         where = "as IMC_LITE_CACHE says"
-    elif cache_folder().is_relative_to(Path.home()):
-        where = f"~/{cache_folder().relative_to(Path.home())}"
     else:
-        where = "outside the home folder"
-    folder = default_bundle_folder()
+        where = "~/.cache/imc-lite" if usual else "as XDG_CACHE_HOME says"
     if not folder.is_dir():
         return {"folder": where, "default_model": "not built yet"}
     try:

@@ -158,15 +158,14 @@ def info(folder: Path, as_json: bool) -> None:
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8", "int4"]),
-    default="fp32",
-    show_default=True,
-    help="Of a Hugging Face model's language model; of the default model's encoder, fp32 or int8.",
+    help="Of a Hugging Face model's language model; of the default model's encoder, fp32 or int8.  [default: fp32, and "
+    "of a bundle what it has]",
 )
 @click.option("--prototypes", type=click.Path(path_type=Path), help="A Hugging Face model's, from `prototypes build`.")
 @click.option("--encoder-only", is_flag=True, help="What `inspect` needs: names noise, answers nothing.")
 @click.option("--offline", is_flag=True, help="Never use the network.")
 def export(
-    model: str, output: Path, precision: str, prototypes: Path | None, encoder_only: bool, offline: bool
+    model: str, output: Path, precision: str | None, prototypes: Path | None, encoder_only: bool, offline: bool
 ) -> None:
     """Write MODEL to a folder of its own, for a host without a network.
 
@@ -187,7 +186,12 @@ def export(
         except ImportError as error:
             raise missing(error, "imc-lite[cpu,export]") from error
         export_checkpoint(
-            model, output, precision=precision, prototypes=prototypes, encoder_only=encoder_only, offline=offline
+            model,
+            output,
+            precision=precision or "fp32",
+            prototypes=prototypes,
+            encoder_only=encoder_only,
+            offline=offline,
         )
     else:
         if prototypes is not None:
@@ -196,8 +200,9 @@ def export(
     click.echo(output)
 
 
-def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool, offline: bool) -> None:
+def _export_bundle(model: str, output: Path, precision: str | None, encoder_only: bool, offline: bool) -> None:
     from imc_lite.bundle.copy import copy_bundle
+    from imc_lite.bundle.manifest import read_manifest
     from imc_lite.bundle.publish import check_free
     from imc_lite.models.open import find_bundle
 
@@ -206,11 +211,16 @@ def _export_bundle(model: str, output: Path, precision: str, encoder_only: bool,
             f"no model {model!r} to export: give `default`, the folder of a bundle or of a Hugging Face model, or its "
             "organisation/name"
         )
-    if precision not in ("fp32", "int8"):
+    if precision not in (None, "fp32", "int8"):
         raise ImcError(f"--precision {precision} is for Hugging Face models; a bundle's encoder takes fp32 or int8")
     check_free(output)
     folder = find_bundle(model, offline=offline)
-    if precision == "fp32":
+    manifest = read_manifest(folder)
+    if precision is not None and manifest.get("kind") == "huggingface":
+        raise ImcError(f"{model} is in {manifest.get('precision')} and stays so; export the checkpoint again")
+    if precision == "fp32" and "encoder" in manifest:
+        raise ImcError(f"the encoder of {model} is in 8 bits and stays so; export `default`")
+    if precision != "int8":
         copy_bundle(folder, output, encoder_only=encoder_only)
         return
     try:

@@ -30,6 +30,8 @@ def check_cache() -> list[Check]:
     except ImcError:
         return [problem("cache", "there is no home folder to keep models in", "set IMC_LITE_CACHE to a folder")]
     if not _writable(folder):
+        if default_bundle_folder().is_dir():
+            return [ok("cache", "cannot be written to, and need not: the default model is in it")]
         remedy = "set IMC_LITE_CACHE to a folder that you may write to"
         return [problem("cache", "the folder of built models cannot be written to", remedy)]
     free = free_disk(folder)

@@ -107,18 +107,19 @@ def plan_bundle(model: str) -> Plan:
         ImcError: it has no readable manifest.
     """
     folder = default_bundle_folder() if model == "default" else Path(model)
-    family, precision = None, ""
+    family, precision, eight = None, "", False
     if model == "default" and not folder.is_dir():
         sizes = _default_sizes()
     else:
         manifest = read_manifest(folder)
         sizes = {name: file["size"] for name, file in manifest["files"].items()}
         family, precision = manifest.get("family"), manifest.get("precision", "")
+        eight = manifest.get("encoder", {}).get("precision") == "int8"
     weights = {name.removesuffix(".bin"): size for name, size in sizes.items() if name.endswith(".bin")}
     language = weights.get("decoder", 0) + weights.get("embed", 0)
     element = {"fp32": 4, "fp16": 2}.get(precision)
     parameters = {
-        "vision tower": weights.get("encoder", 0) // 4 or None,
+        "vision tower": None if eight else weights.get("encoder", 0) // 4 or None,
         "projector": weights.get("projector", 0) // 4 or None,
         "language model": language // element if element and language else None,
     }

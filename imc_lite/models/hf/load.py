@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from imc_lite.bundle.contents import sha256 as file_sha256
 from imc_lite.errors import ImcError
 from imc_lite.models.hf.families import Family, family_of, supported
 from imc_lite.models.hf.model import HfMLLM
@@ -47,6 +49,8 @@ def load(
     """
     chosen = pick_device(device)
     source = {"local_files_only": offline or Path(name).is_dir(), "trust_remote_code": False}
+    if (Path(name) / "adapter_config.json").exists():
+        raise ImcError(f"{name} holds an adapter beside or in place of a model; merge it into the weights first (peft)")
     config = _fetched(AutoConfig.from_pretrained, name, offline, source)
     family = family_of(config.model_type)
     dtype = torch.float32 if chosen == "cpu" else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -65,7 +69,8 @@ def load(
     if not language:
         drop(model, family.language)
         model = model.to(chosen, dtype)
-    return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name)
+    version = _digest(Path(name)) if Path(name).is_dir() else None
+    return HfMLLM(model, _fetched(family.load_processor, name, offline, source), name=name, version=version)
 
 
 def wrap(model: Any, processor: Any) -> HfMLLM:
@@ -133,6 +138,12 @@ def _quantized(config: Any, family: Family, device: str, quant: str) -> dict[str
 def _need(package: str, what: str, otherwise: str = "") -> None:
     if importlib.util.find_spec(package) is None:
         raise ImcError(f"{what} needs {package}, which is not installed; pip install {package}{otherwise}")
+
+
+def _digest(folder: Path) -> str:
+    """The beginning of a SHA-256 over all weights in a folder: language models of one tower are not the same model."""
+    files = [f"{path.name} {file_sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
+    return sha256("\n".join(files).encode()).hexdigest()[:12]
 
 
 def _fetched(load: Callable[..., Any], name: str, offline: bool, options: dict[str, Any]) -> Any:

@@ -40,7 +40,7 @@ class HfMLLM(TorchMLLM):
 
     statistics = "tokens"
 
-    def __init__(self, model: Any, processor: Any, name: str | None = None) -> None:
+    def __init__(self, model: Any, processor: Any, name: str | None = None, version: str | None = None) -> None:
         """Wrap a model.
 
         Args:
@@ -48,11 +48,12 @@ class HfMLLM(TorchMLLM):
                 called on it.
             processor: the one that belongs to it (`AutoProcessor`).
             name: the id in results; the checkpoint's name by default.
+            version: what stands for all its weights, where no commit of a hub does.
 
         Raises:
             ImcError: the family or its tower is not supported.
         """
-        self.model, self.processor = model.eval(), processor
+        self.model, self.processor, self._version = model.eval(), processor, version
         self.family = family_of(model.config.model_type)
         self.id = name or model.config.name_or_path or model.config.model_type
         parts = parts_of(model, self.family)
@@ -81,8 +82,9 @@ class HfMLLM(TorchMLLM):
 
     @property
     def version(self) -> str:
-        """The checkpoint's commit where it came from a hub, else the beginning of its tower's SHA-256."""
-        return str(getattr(self.model.config, "_commit_hash", None) or self.identity["encoder"][:12])
+        """The checkpoint's commit where it came from a hub, else what it was given, else the beginning of its tower's
+        SHA-256."""
+        return str(getattr(self.model.config, "_commit_hash", None) or self._version or self.identity["encoder"][:12])
 
     def prototypes_file(self) -> None:
         """Checkpoints bring none."""
