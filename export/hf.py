@@ -15,7 +15,7 @@ import numpy as np
 from imc_lite.export.describe import describe
 from imc_lite.export.parity import Bounds, check
 from imc_lite.export.trace import record
-from imc_lite.export.write import SEED, write_graphs
+from imc_lite.export.write import BITS, SEED, write_graphs
 
 from imc_lite.bundle.manifest import write_manifest
 from imc_lite.bundle.publish import appear, check_free, work_folder
@@ -75,11 +75,13 @@ def export_checkpoint(
 
 
 def _facts(mllm: HfMLLM, precision: str, encoder_only: bool) -> dict[str, Any]:
+    # In fewer bits it is another model: what is known of its answers was not measured with them.
+    fewer = f"-lm-{precision}" if precision in BITS else ""
     name = Path(mllm.id).resolve().name if Path(mllm.id).is_dir() else mllm.id  # no path of this machine on another
     return {
         "kind": "huggingface",
         "id": name,
-        "version": mllm.version,
+        "version": f"{mllm.version}{fewer}",
         "family": mllm.family.name,
         "precision": precision,
         "encoder_only": encoder_only,

@@ -229,6 +229,8 @@ def test_fewer_bits(llava_checkpoint, llava_bundle, tmp_path, precision, smaller
     sizes = [b.files["decoder.bin"]["size"] + b.files["embed.bin"]["size"] for b in (whole, less)]
     assert sizes[1] < smaller * sizes[0] and less.files["encoder.bin"] == whole.files["encoder.bin"]
     assert 0 < less.manifest["parity"]["kl"] < Bounds.of(precision).divergence
+    # A confidence that was fitted to the whole model belongs to another one.
+    assert less.version == whole.version + ("" if precision == "fp16" else f"-lm-{precision}")
     model = open_mllm(tmp_path / "less")
     assert model.generate(QUESTION, model.perceive(load_image(IMAGES[0])).tokens, 4).logprobs
 

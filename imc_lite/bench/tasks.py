@@ -76,7 +76,7 @@ def write_tasks(plan: Plan, out: Path) -> list[str]:
         raise ImcError(f"{shown(out)} cannot be made ({error.strerror}); name another folder") from error
     conditions = [("clean", 0), *plan.image_conditions, *plan.text_conditions]
     names = []
-    for kind, severity in tqdm(conditions, unit="condition"):
+    for kind, severity in tqdm(conditions, unit="condition", disable=None):
         name = f"{GROUP}_{kind}_{severity}" if severity else f"{GROUP}_clean"
         rows = _rows(plan, kind, severity, out / "pictures")
         _write(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -139,7 +139,8 @@ def _write_all(wheel: Path, work: Path, trained: Path | None, progress: bool) ->
             "decoder": decoder_tensors(reader, weights, POSITIONS),
         }
         total = sum(np.prod(e["shape"]) * np.dtype(e["dtype"]).itemsize for g in GRAPHS for e in layout[g])
-        with tqdm(total=int(total), unit="B", unit_scale=True, desc="building", disable=not progress) as bar:
+        quiet = None if progress else True  # None: where nobody looks
+        with tqdm(total=int(total), unit="B", unit_scale=True, desc="building", disable=quiet) as bar:
             for graph in GRAPHS:
                 (work / f"{graph}.onnx").write_bytes((assets / f"{graph}.onnx").read_bytes())
                 with open(work / f"{graph}.bin", "wb") as file:
