@@ -136,27 +136,20 @@ def _line(row: dict[str, Any]) -> bytes:
 
 def _is_text(kind: Any) -> bool:
     """Text, plain or as categories; a column of nulls has rows that say what is missing."""
-    arrow, _ = pyarrow_of_ray()
-    if arrow.types.is_dictionary(kind):
-        kind = kind.value_type
-    # Views are of pyarrow 16 and later.
-    view = getattr(arrow.types, "is_string_view", lambda _: False)(kind)
-    text = arrow.types.is_string(kind) or arrow.types.is_large_string(kind) or view
-    return bool(text or arrow.types.is_null(kind))
+    return _is_one_of(kind, "is_string", "is_large_string", "is_string_view", "is_null")
 
 
 def _is_bytes(kind: Any) -> bool:
     """Bytes of any length, plain or as categories."""
-    arrow, _ = pyarrow_of_ray()
-    if arrow.types.is_dictionary(kind):
+    return _is_one_of(kind, "is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view")
+
+
+def _is_one_of(kind: Any, *names: str) -> bool:
+    """Whether one of pyarrow's predicates holds of a type, or of its categories; views are of pyarrow 16 and later."""
+    types = pyarrow_of_ray()[0].types
+    if types.is_dictionary(kind):
         kind = kind.value_type
-    view = getattr(arrow.types, "is_binary_view", lambda _: False)(kind)
-    return bool(
-        arrow.types.is_binary(kind)
-        or arrow.types.is_large_binary(kind)
-        or arrow.types.is_fixed_size_binary(kind)
-        or view
-    )
+    return any(getattr(types, name)(kind) for name in names if hasattr(types, name))
 
 
 def _is_texts(kind: Any) -> bool:

@@ -106,8 +106,7 @@ def inspect(
         click.echo(
             "imc-lite: no picture could be judged, so nothing is compared and no baseline or report kept", err=True
         )
-        origin = None
-    now = Baseline.of(tally, origin) if origin else None
+    now = Baseline.of(tally, origin) if origin and tally.pictures else None
     drift = compare(now, then) if now and then else None
     if drift and baseline:
         _say(drift, baseline)
